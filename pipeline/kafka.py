@@ -30,7 +30,7 @@ log = logging.getLogger("penstock.kafka")
 
 
 class Unrepeated(logging.Filter):
-    """Lets a message through once in `interval_s`, numbers aside: an unreachable broker is logged 20 times a second otherwise."""
+    """Lets a message through once in `interval_s`, numbers aside: an unreachable broker would be logged 20 times a second."""
 
     def __init__(self, interval_s: float = 10.0, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -355,7 +355,9 @@ class Troubles:
         self.last: Trouble | None = None
 
     def __call__(self, error: KafkaError) -> None:
-        trouble = trouble_of(error)
+        self.note(trouble_of(error))
+
+    def note(self, trouble: Trouble) -> None:
         # "All brokers down" follows the message that says why; it must not hide it.
         if self.last is None or trouble.code != KafkaError._ALL_BROKERS_DOWN:
             self.last = trouble

@@ -8,13 +8,14 @@ from array import array
 from collections.abc import Iterable, Sequence
 from itertools import compress, groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition, cimpl
 
 from pipeline.config.schema import Kafka
 from pipeline.errors import SourceError, invariant
-from pipeline.kafka import Troubles, Unrepeated, properties
+from pipeline.kafka import Trouble, Troubles, Unrepeated, properties
+from pipeline.native import Reader, bind
 from pipeline.types import Headers, Partition, PartitionEnd, Records, Source, SourceEvent, SourceFault
 
 log = logging.getLogger("penstock.source")
@@ -22,6 +23,12 @@ log.addFilter(Unrepeated())
 
 POLL_SLICE_S = 0.1
 """A close from another thread waits at the most this long for a poll to return."""
+
+READER_RECORDS_MAX = 100_000
+"""Room for the messages of one native poll; a poll that asks for more gets this many."""
+
+_LEVELS = (50, 50, 50, 40, 30, 20, 20, 10)
+"""Syslog level, as librdkafka logs, to Python's."""
 
 _TRANSIENT = frozenset(
     {
@@ -209,6 +216,52 @@ def _signal(message: Any) -> Signal:
     return Signal(message.topic() or "", partition, offset, error.code(), error.name(), error.str())
 
 
+class NativeSource:
+    """The source over librdkafka's C API: no object per record but its value. One thread at a time; `close` from any."""
+
+    def __init__(self, config: Kafka, *, end_events: bool = True, logger: logging.Logger = log) -> None:
+        self._reading = Reading(end_events=end_events)
+        self._lock = threading.Lock()
+        self._closing = False
+        self._log = logger
+        self.troubles = Troubles()
+        bind(cimpl.__file__)
+        self._reader: Reader | None = Reader(properties(config, "source"), READER_RECORDS_MAX)
+
+    def assign(self, positions: dict[Partition, int]) -> None:
+        with self._lock:
+            reader = self._open()
+            self._reading.restart(positions)
+            reader.assign([(partition.topic, partition.number, offset) for partition, offset in positions.items()])
+
+    def poll(self, records_max: int, timeout_s: float) -> list[SourceEvent]:
+        with self._lock:
+            reader = self._open()
+            runs, signals = reader.poll(records_max, 0 if self._closing else int(timeout_s * 1000))
+            for code, level, facility, text in reader.events():
+                self._log.log(_LEVELS[level], "%s %s", facility, text)
+                if code:
+                    self.troubles.note(Trouble(code, facility, text))
+            for run in runs:
+                run.partition = Partition(run.topic, run.number)
+            return self._reading.events(cast("list[Records]", runs), map(Signal._make, signals))
+
+    def close(self) -> None:
+        self._closing = True
+        if self._reader is not None:
+            self._reader.interrupt()
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+
+    def _open(self) -> Reader:
+        if self._reader is None:
+            raise SourceError("the source is closed; a read after the close is a mistake of the caller")
+        return self._reader
+
+
 def open_source(config: Kafka, *, end_events: bool = True, logger: logging.Logger = log) -> Source:
     """The source that `kafka.reader` names. Nothing is read until `assign`."""
-    return ConfluentSource(config, end_events=end_events, logger=logger)
+    kind = NativeSource if config.reader == "native" else ConfluentSource
+    return kind(config, end_events=end_events, logger=logger)
