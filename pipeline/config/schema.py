@@ -1,12 +1,28 @@
-"""The configuration as one strict msgspec tree. Defaults live here; rules and their reasons live in `rules`."""
+"""The configuration as one strict msgspec tree. Defaults live here; rules and their reasons live in `rules`.
+
+Nothing here reads a file or checks a value. The `repr` of every section hides its secrets.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+from pipeline.config.secrets import SECRET, shown_struct
+
+Secret = Annotated[str, msgspec.Meta(extra={SECRET: True})]
+"""A text that is never shown: not in a `repr`, a log line, an error or the output of `check`."""
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all sections share: they are immutable, refuse unknown keys and hide their secrets."""
+
+    def __repr__(self) -> str:
+        return shown_struct(self)
+
+
+class Tls(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """TLS towards the brokers. An empty `ca_file` means the system's certificates."""
 
     enabled: bool = False
@@ -15,15 +31,17 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     key_file: str = ""
     verify: bool = True
 
-class Sasl(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Sasl(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """SASL towards the brokers; the password comes from a file or the environment only."""
 
     mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
     username: str = ""
     password_file: str = ""
-    password: str = ""
+    password: Secret = ""
 
-class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Kafka(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where records come from and how the group is joined."""
 
     brokers: str
@@ -45,21 +63,23 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     librdkafka: dict[str, str | int | float | bool] = {}
     """Passed through to librdkafka; the keys the pipeline owns are refused."""
 
-class ClickHouse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class ClickHouse(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where rows go. `urls`: `http(s)://host:port`, tried in order, or one `chdb://DIRECTORY` for the embedded engine."""
 
     urls: list[str]
     database: str = "default"
     username: str = "default"
     password_file: str = ""
-    password: str = ""
+    password: Secret = ""
     insert_timeout_ms: int = 120_000
     insert_threads: int = 2
     retry_wait_ms_max: int = 30_000
     compression: Literal["lz4", "none"] = "lz4"
     settings: dict[str, str | int | float | bool] = {}
 
-class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Route(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One topic, its format, its contract, and the table (or, by union tag, the tables) its rows go to."""
 
     topic: str
@@ -71,7 +91,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     version: str = ""
     format: Literal["json", "msgpack"] = "json"
 
-class Dedup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Dedup(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What identifies an event, and how far back a duplicate is recognised. An empty `key` switches dedup off."""
 
     key: list[str] = []
@@ -80,7 +101,8 @@ class Dedup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ids_max: int = 10_000_000
     rebuild: Literal["clickhouse", "kafka", "cold"] = "clickhouse"
 
-class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Batch(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When a batch is sealed: whichever comes first."""
 
     rows_max: int = 200_000
@@ -89,7 +111,8 @@ class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     age_ms_max: int = 1_000
     partitions_max: int = 64
 
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Limits(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Budgets of one worker: when one is used up the source is not read."""
 
     batches_in_flight_max: int = 4
@@ -102,7 +125,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Without progress of the data plane for this long the membership is given up."""
     drain_ms_max: int = 30_000
 
-class DeadLetters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class DeadLetters(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where rejects go. Without a topic the pipeline stops at the first reject, unless `on_reject` says `drop`."""
 
     topic: str = ""
@@ -112,21 +136,27 @@ class DeadLetters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ratio_records: int = 10_000
     tombstones: Literal["drop", "reject"] = "drop"
 
-class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Http(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Metrics and health. Port 0 takes a free port and logs it; `enabled = false` opens none."""
 
     enabled: bool = True
     host: str = "0.0.0.0"
     port: int = 9464
 
-class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Log(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Structured logs on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole configuration of a pipeline. `name` is part of every token and intent: never change it while batches are in flight."""
+
+class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole configuration of a pipeline.
+
+    `name` is part of every token and intent: never change it while batches are in flight.
+    """
 
     name: str
     kafka: Kafka
