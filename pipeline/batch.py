@@ -1,0 +1,179 @@
+"""The open batch: collects encoded rows and dead letters of the spans read since the last seal, and knows when it is full.
+
+It never reads, inserts or commits. Rows live in the block builders of the lanes; here is only what they add up to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pipeline.commands import Payload
+from pipeline.config.schema import Batch as BatchLimits
+from pipeline.native import Block, BlockBuilder
+from pipeline.types import DeadLetter, Partition, RejectCode, Span
+
+
+class TableBlock(NamedTuple):
+    """The rows of one batch for one table. `topic` tells apart two routes that write to the same table."""
+
+    topic: str
+    table: str
+    columns: tuple[str, ...]
+    block: Block
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the records of a batch; every record is in exactly one of them."""
+
+    records: int = 0
+    nbytes: int = 0
+    rows: int = 0
+    duplicates: int = 0
+    filtered: int = 0
+    stored: int = 0
+    """Left out, because the table has them already."""
+    rejects: Counter[RejectCode] = field(default_factory=Counter)
+
+    def add(self, other: Counts) -> None:
+        self.records += other.records
+        self.nbytes += other.nbytes
+        self.rows += other.rows
+        self.duplicates += other.duplicates
+        self.filtered += other.filtered
+        self.stored += other.stored
+        self.rejects.update(other.rejects)
+
+
+class Taken(NamedTuple):
+    """What became of a run of records."""
+
+    counts: Counts
+    letters: list[DeadLetter]
+    oldest_ms: int
+    """The earliest record timestamp of the run; -1 when there is none."""
+
+
+@dataclass(slots=True)
+class SealedBatch(Payload):
+    """A complete batch on its way to ClickHouse."""
+
+    flow_epoch: int
+    spans: tuple[Span, ...]
+    blocks: tuple[TableBlock, ...]
+    letters: tuple[DeadLetter, ...]
+    counts: Counts
+    trigger: str
+    age_s: float
+    oldest_ms: int
+    """The earliest record timestamp; 0 when no record had one."""
+
+    @property
+    def empty(self) -> bool:
+        return not self.blocks and not self.letters
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes this batch holds until it is released."""
+        return sum(block.block.nbytes for block in self.blocks) + sum(
+            len(letter.value or b"") for letter in self.letters
+        )
+
+
+@dataclass(slots=True)
+class Target:
+    """A builder together with where its block goes."""
+
+    topic: str
+    table: str
+    columns: tuple[str, ...]
+    builder: BlockBuilder
+
+
+class OpenBatch:
+    """What was read since the last seal. Used by the data-plane thread only."""
+
+    def __init__(self, targets: Iterable[Target], limits: BatchLimits) -> None:
+        self._targets = tuple(targets)
+        self._limits = limits
+        self._reset()
+
+    def _reset(self) -> None:
+        self._spans: dict[Partition, Span] = {}
+        self._letter_bytes = 0
+        self.letters: list[DeadLetter] = []
+        self.counts = Counts()
+        self.opened_s: float | None = None
+        self.oldest_ms = 0
+
+    @property
+    def rows(self) -> int:
+        return sum(target.builder.rows for target in self._targets)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(target.builder.nbytes for target in self._targets) + self._letter_bytes
+
+    @property
+    def started(self) -> bool:
+        """Something was read: a record, or a gap in the offsets."""
+        return bool(self._spans)
+
+    def has_room_for(self, partition: Partition) -> bool:
+        return partition in self._spans or len(self._spans) < self._limits.partitions_max
+
+    def cover(self, partition: Partition, first: int, next_offset: int, now_s: float) -> None:
+        """Extends the span of a partition; `first` is where it begins if it has none yet."""
+        span = self._spans.get(partition)
+        self._spans[partition] = Span(partition, span.first if span else first, next_offset)
+        if self.opened_s is None:
+            self.opened_s = now_s
+
+    def add(self, taken: Taken) -> None:
+        """Counts what became of a run of records and keeps its dead letters; its rows are in the builders already."""
+        self.counts.add(taken.counts)
+        self.letters += taken.letters
+        self._letter_bytes += sum(len(letter.value or b"") for letter in taken.letters)
+        if taken.oldest_ms > 0:
+            self.oldest_ms = min(self.oldest_ms or taken.oldest_ms, taken.oldest_ms)
+
+    def seal_trigger(self, now_s: float) -> str | None:
+        """Why the batch must be sealed now, or None. An offset gap without records waits for company."""
+        if self.opened_s is None:
+            return None
+        if self.rows >= self._limits.rows_max:
+            return "rows"
+        if self.nbytes >= self._limits.bytes_max:
+            return "bytes"
+        if (now_s - self.opened_s) * 1000 >= self._limits.age_ms_max:
+            return "age"
+        return None
+
+    def seal(self, trigger: str, flow_epoch: int, now_s: float) -> SealedBatch:
+        """Hands everything over and begins anew."""
+        blocks = tuple(
+            TableBlock(target.topic, target.table, target.columns, target.builder.finish())
+            for target in self._targets
+            if target.builder.rows
+        )
+        sealed = SealedBatch(
+            flow_epoch=flow_epoch,
+            spans=tuple(sorted(self._spans.values())),
+            blocks=blocks,
+            letters=tuple(self.letters),
+            counts=self.counts,
+            trigger=trigger,
+            age_s=now_s - (self.opened_s if self.opened_s is not None else now_s),
+            oldest_ms=self.oldest_ms,
+        )
+        self._reset()
+        return sealed
+
+    def discard(self) -> None:
+        """Drops everything; the records will be read again."""
+        for target in self._targets:
+            target.builder.discard()
+        self._reset()

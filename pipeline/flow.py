@@ -1,0 +1,337 @@
+"""The data plane: reads, decodes, claims, appends and seals, in one thread that spends its time outside the GIL.
+
+It obeys the engine's commands in the order given, hands sealed batches over, and reads nothing while a budget is used up.
+It never commits and never inserts a live batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pipeline.batch import OpenBatch, SealedBatch
+from pipeline.clock import Clock
+from pipeline.commands import Discard, Prepare, Read, Release
+from pipeline.config.schema import Config
+from pipeline.deadletter import RatioLimit
+from pipeline.dedup import Dedup
+from pipeline.errors import PenstockError, RejectLimitExceeded, invariant
+from pipeline.delivery import no_place_for
+from pipeline.lane import Lane, LeftOut
+from pipeline.metrics import Metrics
+from pipeline.recovery import Prepared, Recovery
+from pipeline.types import DeadLetter, Partition, PartitionEnd, Records, Source, SourceFault
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.05
+"""How long a poll waits when nothing is there; also how long a command can wait."""
+RECORD_BYTES_GUESS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Seal what is open and read no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSealed:
+    batch: SealedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsPrepared:
+    prepared: Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class FlowDrained:
+    """Everything read was sealed and handed over; nothing more will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFault:
+    error: PenstockError
+
+
+Command = Prepare | Read | Discard | Release | Drain
+Event = BatchSealed | PartitionsPrepared | FlowDrained | FlowFault
+
+
+class Stopping(Exception):
+    """The worker goes down while the data plane waits for something."""
+
+
+class Budget:
+    """What is between the source and the acknowledgements. Used by the data-plane thread only."""
+
+    def __init__(self, config: Config) -> None:
+        self._limits = config.limits
+        self.batches = 0
+        self.rows = 0
+        self.nbytes = 0
+
+    def take(self, batch: SealedBatch) -> None:
+        self.batches += 1
+        self.rows += batch.counts.rows
+        self.nbytes += batch.nbytes
+
+    def give_back(self, batch: SealedBatch) -> None:
+        self.batches -= 1
+        self.rows -= batch.counts.rows
+        self.nbytes -= batch.nbytes
+        invariant(self.batches >= 0 and self.rows >= 0 and self.nbytes >= 0, "more was released than was in flight")
+
+    def used_up(self) -> str | None:
+        """The name of the budget that is used up, or None."""
+        limits = self._limits
+        if self.batches >= limits.batches_in_flight_max:
+            return "batches"
+        if self.rows >= limits.rows_in_flight_max:
+            return "rows"
+        if self.nbytes >= limits.bytes_in_flight_max:
+            return "bytes"
+        return None
+
+
+class Flow:
+    """One worker's data plane. `post` is called from its thread; `tell` and `stop` may be called from any."""
+
+    def __init__(
+        self,
+        config: Config,
+        lanes: Mapping[str, Lane],
+        dedup: Dedup,
+        recovery: Recovery,
+        open_source: Callable[[], Source],
+        post: Callable[[Event], None],
+        metrics: Metrics,
+        clock: Clock,
+        stopping: threading.Event,
+    ) -> None:
+        self._config = config
+        self._lanes = lanes
+        self._dedup = dedup
+        self._recovery = recovery
+        self._open_source = open_source
+        self._post = post
+        self._metrics = metrics
+        self._clock = clock
+        self._stopping = stopping
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._batch = OpenBatch([target for lane in lanes.values() for target in lane.targets], config.batch)
+        self._budget = Budget(config)
+        self._ratio = RatioLimit(config.dead_letters.ratio_max, config.dead_letters.ratio_records)
+        self._positions: dict[Partition, int] = {}
+        self._left_out: dict[Partition, LeftOut] = {}
+        self._epoch = 0
+        self._record_bytes = float(RECORD_BYTES_GUESS)
+        self._draining = False
+        self._progress_s = clock.monotonic_s()
+        self.at_end: set[Partition] = set()
+        """Partitions read up to their end at least once since they were assigned. Read by other threads."""
+        self.halted: dict[Partition, str] = {}
+        """Partitions that cannot be read on, and why. Read by other threads."""
+        self.last_timestamp_ms: dict[Partition, int] = {}
+        self._thread = threading.Thread(target=self._run, name="data-plane", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def tell(self, command: Command) -> None:
+        """Queues a command; commands are obeyed in order."""
+        self._commands.put(command)
+
+    def join(self, timeout_s: float) -> bool:
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def positions(self) -> dict[Partition, int]:
+        """A copy of where each partition is read."""
+        return dict(self._positions)
+
+    def stalled_s(self) -> float:
+        """How long the thread has made no progress; waiting for a budget or for ClickHouse is progress."""
+        return self._clock.monotonic_s() - self._progress_s
+
+    def heartbeat(self) -> None:
+        """Progress; to be called by whatever waits in this thread. Raises Stopping when the worker goes down."""
+        self._progress_s = self._clock.monotonic_s()
+        if self._stopping.is_set():
+            raise Stopping
+
+    # The thread
+
+    def _run(self) -> None:
+        source = self._open_source()
+        try:
+            while not self._stopping.is_set():
+                self.heartbeat()
+                self._obey(source)
+                self._read(source)
+                self._seal_if_due()
+        except Stopping:
+            pass
+        except PenstockError as error:
+            self._post(FlowFault(error))
+        except Exception as error:
+            log.exception("data plane failed")
+            self._post(
+                FlowFault(PenstockError(f"data plane: {type(error).__name__}: {error}. This is a bug in penstock"))
+            )
+        finally:
+            source.close()
+
+    def _obey(self, source: Source) -> None:
+        """Carries out every queued command. Waits for one when there is nothing to read."""
+        wait_s = POLL_S if self._draining or not self._positions or self._budget.used_up() else 0.0
+        try:
+            command = self._commands.get(timeout=wait_s) if wait_s else self._commands.get_nowait()
+            while True:
+                self._obey_one(command, source)
+                command = self._commands.get_nowait()
+        except queue.Empty:
+            return
+
+    def _obey_one(self, command: Command, source: Source) -> None:
+        match command:
+            case Release(payload):
+                assert isinstance(payload, SealedBatch)
+                self._budget.give_back(payload)
+                self._report_budget()
+            case Prepare():
+                prepared = self._recovery.prepare(command)
+                self._left_out |= prepared.left_out
+                self._post(PartitionsPrepared(prepared))
+            case Read(positions, flow_epoch):
+                invariant(flow_epoch == self._epoch, f"read for flow epoch {flow_epoch}, this is {self._epoch}")
+                self._positions |= positions
+                source.assign(self._readable())
+            case Discard():
+                self._discard(command, source)
+            case Drain():
+                self._drain(source)
+
+    def _discard(self, command: Discard, source: Source) -> None:
+        self._batch.discard()
+        self._epoch = command.flow_epoch
+        for partition, void_from in command.void_from.items():
+            self._dedup.freeze(partition, void_from)
+            self._left_out.pop(partition, None)
+            self.halted.pop(partition, None)
+            self.last_timestamp_ms.pop(partition, None)
+        for partition, position in command.positions.items():
+            if position != self._positions.get(partition):
+                self._dedup.reopen(partition, position)
+        self._positions = dict(command.positions)
+        self.at_end &= self._positions.keys()
+        source.assign({} if self._draining else self._readable())
+
+    def _drain(self, source: Source) -> None:
+        self._draining = True
+        source.assign({})
+        if self._batch.started:
+            self._seal("shutdown")
+        self._post(FlowDrained())
+
+    def _readable(self) -> dict[Partition, int]:
+        return {partition: position for partition, position in self._positions.items() if partition not in self.halted}
+
+    # Reading
+
+    def _read(self, source: Source) -> None:
+        if self._draining or not self._positions or self._budget.used_up():
+            return
+        started_s = self._clock.monotonic_s()
+        events = source.poll(self._records_max(), POLL_S)
+        self._metrics.stage_seconds("source", self._clock.monotonic_s() - started_s)
+        for event in events:
+            if isinstance(event, SourceFault):
+                self._halt(event, source)
+            elif isinstance(event, PartitionEnd):
+                self._end(event)
+            else:
+                self._take(event)
+
+    def _records_max(self) -> int:
+        """As many records as fit into the room the batch has left, judged by the size of the recent ones."""
+        batch, limits = self._config.batch, self._config.limits
+        room = min(batch.rows_max - self._batch.rows, int((batch.bytes_max - self._batch.nbytes) / self._record_bytes))
+        return max(1, min(room, limits.poll_records_max))
+
+    def _take(self, records: Records) -> None:
+        partition = records.partition
+        position = self._positions.get(partition)
+        if position is None or partition in self.halted:
+            return
+        invariant(records.offsets[0] >= position, f"{partition}: read offset {records.offsets[0]}, expected {position}")
+        if not self._batch.has_room_for(partition):
+            self._seal("partitions")
+        started_s = self._clock.monotonic_s()
+        self._dedup.pass_time(records.timestamps)
+        taken = self._lanes[partition.topic].take(records, 0, len(records), self._left_out.get(partition))
+        self._metrics.stage_seconds("decode", self._clock.monotonic_s() - started_s)
+        self._judge(taken.letters)
+        self._ratio.add(taken.counts.records, len(taken.letters))
+        self._batch.cover(partition, position, records.next_offset, started_s)
+        self._batch.add(taken)
+        self._positions[partition] = records.next_offset
+        self.last_timestamp_ms[partition] = records.timestamps[-1]
+        self._record_bytes += 0.1 * (max(1.0, records.nbytes / len(records)) - self._record_bytes)
+        if (left_out := self._left_out.get(partition)) and records.next_offset >= left_out.stored.end:
+            del self._left_out[partition]
+
+    def _judge(self, letters: list[DeadLetter]) -> None:
+        """Stops at the first reject when there is no place for it."""
+        policy = self._config.dead_letters
+        if letters and policy.on_reject != "drop" and (policy.on_reject == "stop" or not policy.topic):
+            raise RejectLimitExceeded(no_place_for(letters[0]))
+
+    def _end(self, end: PartitionEnd) -> None:
+        position = self._positions.get(end.partition)
+        if position is None:
+            return
+        self.at_end.add(end.partition)
+        if end.next_offset > position and self._batch.has_room_for(end.partition):
+            # Offsets without records (transaction markers, compaction) are part of the span too.
+            self._batch.cover(end.partition, position, end.next_offset, self._clock.monotonic_s())
+            self._positions[end.partition] = end.next_offset
+
+    def _halt(self, fault: SourceFault, source: Source) -> None:
+        """Stops one partition, loudly; the others go on."""
+        self.halted[fault.partition] = f"{fault.name}: {fault.detail}"
+        self._metrics.stopped(fault.name)
+        log.error(
+            "%s is not read any more, at offset %d: %s (%s). Nothing past it was committed. `penstock check` tells what is "
+            "left in the topic; restart the worker to try again",
+            fault.partition,
+            self._positions.get(fault.partition, fault.offset),
+            fault.name,
+            fault.detail,
+        )
+        source.assign(self._readable())
+
+    # Sealing
+
+    def _seal_if_due(self) -> None:
+        trigger = self._batch.seal_trigger(self._clock.monotonic_s())
+        if trigger is not None:
+            self._seal(trigger)
+
+    def _seal(self, trigger: str) -> None:
+        sealed = self._batch.seal(trigger, self._epoch, self._clock.monotonic_s())
+        self._budget.take(sealed)
+        self._report_budget()
+        self._metrics.sealed(trigger, sealed.counts.rows, sealed.nbytes, sealed.age_s)
+        if self._dedup.claims is not None:
+            self._metrics.claims(self._dedup.claims.ids, self._dedup.claims.nbytes)
+        self._post(BatchSealed(sealed))
+
+    def _report_budget(self) -> None:
+        limits = self._config.limits
+        self._metrics.budget("batches", self._budget.batches, limits.batches_in_flight_max)
+        self._metrics.budget("rows", self._budget.rows, limits.rows_in_flight_max)
+        self._metrics.budget("bytes", self._budget.nbytes, limits.bytes_in_flight_max)

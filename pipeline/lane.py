@@ -1,0 +1,132 @@
+"""A lane: one topic's way from records to rows, in one pass: decode, claim and append. It holds no record back and does no I/O.
+
+The same lane serves the live flow and the recovery of declared batches, so that both decide alike.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pipeline import native
+from pipeline.batch import Counts, Taken, Target
+from pipeline.contract import Contract
+from pipeline.decode import Decoder
+from pipeline.dedup import Dedup
+from pipeline.types import DeadLetter, Records, Reject, RejectCode, Stage
+
+
+class Ranges:
+    """A set of offsets as sorted half-open ranges."""
+
+    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
+        ordered = sorted(ranges)
+        self._first = [first for first, _ in ordered]
+        self._next = [next_ for _, next_ in ordered]
+
+    def __contains__(self, offset: int) -> bool:
+        at = bisect_right(self._first, offset) - 1
+        return at >= 0 and offset < self._next[at]
+
+    @property
+    def length(self) -> int:
+        """How many offsets the ranges hold; they do not overlap."""
+        return sum(self._next) - sum(self._first)
+
+    @property
+    def end(self) -> int:
+        """The offset after the last range; 0 when there is none."""
+        return self._next[-1] if self._next else 0
+
+
+class LeftOut(NamedTuple):
+    """What must not be written again: rows the tables have, letters the dead-letter topic has."""
+
+    stored: Ranges
+    written: frozenset[int] = frozenset()
+
+
+class Lane:
+    """The decoder and the builders of one topic. Used by one thread."""
+
+    def __init__(
+        self, contract: Contract, decoder: Decoder, targets: Sequence[tuple[type, Target]], dedup: Dedup
+    ) -> None:
+        self._contract = contract
+        self._decoder = decoder
+        self._dedup = dedup
+        self._builders = {row_type: target.builder for row_type, target in targets}
+        self.targets = tuple(target for _, target in targets)
+
+    def take(self, records: Records, first: int, cut: int, left_out: LeftOut | None) -> Taken:
+        """Decodes, claims and appends the records `[first, cut)` of a run."""
+        values = records.values if cut - first == len(records) else records.values[first:cut]
+        offsets = records.offsets[first:cut]
+        rows, rejects, filtered = self._decoder.decode(values)
+        counts = Counts(records=len(values), nbytes=records.nbytes, filtered=filtered)
+        if left_out is not None and len(offsets) and offsets[0] < left_out.stored.end:
+            rejects = self._leave_out(rows, rejects, offsets, left_out.stored, counts)
+        statuses = bytearray(len(rows))
+        run = native.Run(
+            records.partition.topic,
+            records.partition.number,
+            self._dedup.slot(records.partition),
+            offsets,
+            records.timestamps[first:cut],
+        )
+        keys = self._dedup.keys(records, first, cut)
+        refusals = native.append(self._builders, rows, run, self._dedup.claims, keys, statuses)
+        counts.duplicates = statuses.count(native.DUPLICATE)
+        counts.rows = statuses.count(native.APPENDED)
+        rejects += [
+            (
+                refusal.index,
+                Reject(Stage.COLUMN, RejectCode(refusal.code), f"column {refusal.column}: {refusal.detail}"),
+            )
+            for refusal in refusals
+        ]
+        letters = [
+            self._letter(records, first + index, reject) for index, reject in sorted(rejects, key=lambda r: r[0])
+        ]
+        counts.rejects.update(letter.reject.code for letter in letters)
+        oldest_ms = min(records.timestamps[first:cut], default=-1)
+        return Taken(counts, self._without_written(letters, left_out), oldest_ms)
+
+    def letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:
+        """The dead letter of one record."""
+        return self._letter(records, index, reject)
+
+    @staticmethod
+    def _leave_out(
+        rows: list[object | None],
+        rejects: list[tuple[int, Reject]],
+        offsets: Sequence[int],
+        stored: Ranges,
+        counts: Counts,
+    ) -> list[tuple[int, Reject]]:
+        """Blanks the rows whose offset is stored already. Also a record that a changed contract refuses now is stored."""
+        for index in range(bisect_left(offsets, stored.end)):
+            if offsets[index] in stored:
+                rows[index] = None
+                counts.stored += 1
+        return [(index, reject) for index, reject in rejects if offsets[index] not in stored]
+
+    @staticmethod
+    def _without_written(letters: list[DeadLetter], left_out: LeftOut | None) -> list[DeadLetter]:
+        if left_out is None or not left_out.written:
+            return letters
+        return [letter for letter in letters if letter.offset not in left_out.written]
+
+    def _letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:
+        contract = self._contract
+        return DeadLetter(
+            partition=records.partition,
+            offset=records.offsets[index],
+            timestamp_ms=records.timestamps[index],
+            key=records.key(index),
+            value=records.values[index],
+            headers=records.headers(index),
+            reject=reject,
+            contract=f"{contract.name}@{contract.version}" if contract.version else contract.name,
+        )

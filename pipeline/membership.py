@@ -1,0 +1,301 @@
+"""Group membership: holds the partitions, heartbeats, and commits offsets. It never reads a record.
+
+A consumer of its own, in a thread of its own, whose partitions stay paused. Everything it learns is posted as an event, in
+the order it happened; everything asked of it is queued and carried out by the same thread, so that a commit and a
+rebalance never overlap. It knows which partitions are held under which epoch, and refuses to commit any other.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from pipeline import kafka
+from pipeline.clock import Clock
+from pipeline.commands import Assigned, Commit, CommitOutcome
+from pipeline.config.schema import Kafka
+from pipeline.errors import DependencyDown, PenstockError, PipelineStopped
+from pipeline.types import Partition
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.01
+"""How long one poll waits; also how long a commit can wait to be carried out."""
+COMMITTED_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsAssigned:
+    partitions: Mapping[Partition, Assigned]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsRevoking:
+    """The group wants these back; the membership waits, up to its limit, until it is told that they may go."""
+
+    partitions: frozenset[Partition]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsRevoked:
+    partitions: frozenset[Partition]
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipLost:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDone:
+    number: int
+    outcome: CommitOutcome
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipFault:
+    error: PenstockError
+
+
+Event = PartitionsAssigned | PartitionsRevoking | PartitionsRevoked | MembershipLost | CommitDone | MembershipFault
+
+
+class Membership:
+    """One member of the consumer group. `post` is called from this object's thread; the other methods from any thread.
+
+    `alive` says whether the data plane makes progress: while it does not, the group is not polled, so that a hung worker
+    loses its partitions after `max.poll.interval.ms`, as Kafka intends.
+    """
+
+    def __init__(
+        self,
+        config: Kafka,
+        topics: Sequence[str],
+        post: Callable[[Event], None],
+        clock: Clock,
+        alive: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self._topics = list(topics)
+        self._post = post
+        self._clock = clock
+        self._alive = alive
+        self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._epochs: dict[Partition, int] = {}
+        self._epoch = 0
+        self._fresh: list[TopicPartition] = []
+        """Assigned, but not yet paused and looked up."""
+        self._may_go: frozenset[Partition] = frozenset()
+        self._leaving = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="membership", daemon=True)
+        self._consumer: Consumer | None = None
+
+    def start(self) -> None:
+        """Joins the group."""
+        self._thread.start()
+
+    def commit(self, command: Commit) -> None:
+        """Queues a commit; answered by one `CommitDone` with its number."""
+        self._requests.put(lambda: self._commit(command))
+
+    def may_go(self, partitions: frozenset[Partition]) -> None:
+        """Ends the wait of the revoke of these partitions."""
+        self._requests.put(lambda: self._let_go(partitions))
+
+    def rejoin(self, reason: str) -> None:
+        """Leaves the group and joins it as a new member: commits still on their way are fenced by the new generation."""
+        self._requests.put(lambda: self._rejoin(reason))
+
+    def stop(self, timeout_s: float) -> bool:
+        """Leaves the group (a static member just goes) and ends the thread; False when it did not end in time."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            self._consumer = self._join()
+            while not self._stopping.is_set():
+                self._serve(0)
+                if self._alive():
+                    self._poll()
+                else:
+                    self._stopping.wait(0.1)
+            self._close()
+        except PenstockError as error:
+            self._post(MembershipFault(error))
+        except Exception as error:
+            log.exception("membership thread failed")
+            self._post(MembershipFault(PipelineStopped(f"membership: {type(error).__name__}: {error}")))
+
+    def _join(self) -> Consumer:
+        consumer = Consumer(kafka.properties(self._config, "membership") | {"error_cb": self._on_error}, logger=log)
+        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        return consumer
+
+    def _close(self) -> None:
+        self._leaving = True
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+        self._epochs.clear()
+        self._fresh.clear()
+        self._leaving = False
+
+    def _serve(self, timeout_s: float) -> None:
+        """Carries out what is queued; waits up to `timeout_s` for the first request."""
+        try:
+            request = self._requests.get(timeout=timeout_s) if timeout_s > 0 else self._requests.get_nowait()
+            while True:
+                request()
+                request = self._requests.get_nowait()
+        except queue.Empty:
+            return
+
+    def _poll(self) -> None:
+        assert self._consumer is not None
+        message = self._consumer.poll(POLL_S)
+        if message is not None and (error := message.error()) is not None:
+            self._on_error(error)
+        if self._fresh:
+            self._look_up(self._fresh)
+
+    def _look_up(self, fresh: list[TopicPartition]) -> None:
+        """Pauses what was just assigned and reads what is committed for it. Tried again with the next poll if Kafka is away.
+
+        Pausing inside the callback lets a record through; pausing after the poll that delivered the assignment does not.
+        """
+        assert self._consumer is not None
+        try:
+            self._consumer.pause(fresh)
+            found = self._consumer.committed(fresh, timeout=COMMITTED_TIMEOUT_S)
+            for entry in found:
+                if entry.error is not None:
+                    raise KafkaException(entry.error)
+        except KafkaException as error:
+            self._on_error(error.args[0])
+            log.warning("cannot read committed offsets yet: %s", error.args[0].name())
+            return
+        self._fresh = []
+        partitions: dict[Partition, Assigned] = {}
+        for entry in found:
+            partition = Partition(entry.topic, entry.partition)
+            if partition in self._epochs:
+                offset = entry.offset if entry.offset >= 0 else None
+                partitions[partition] = Assigned(self._epochs[partition], offset, entry.metadata or "")
+        self._post(PartitionsAssigned(partitions))
+
+    # Rebalance callbacks: called inside poll() and close(), by this thread. An exception here would surface elsewhere.
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for entry in partitions:
+            # Reading nothing begins with fetching nothing: the end has no records yet.
+            entry.offset = OFFSET_END
+            self._epoch += 1
+            self._epochs[Partition(entry.topic, entry.partition)] = self._epoch
+        consumer.incremental_assign(partitions)
+        self._fresh = [*self._fresh, *partitions]
+        log.info("assigned %d partitions", len(partitions))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        leaving = frozenset(Partition(entry.topic, entry.partition) for entry in partitions)
+        if not self._leaving:
+            self._wait_for_drain(leaving)
+        self._drop(consumer, partitions, leaving)
+        if not self._leaving:
+            self._post(PartitionsRevoked(leaving))
+        log.info("revoked %d partitions", len(partitions))
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._drop(consumer, partitions, frozenset(Partition(entry.topic, entry.partition) for entry in partitions))
+        if not self._leaving:
+            self._post(MembershipLost("the group went on without this worker"))
+        log.warning("lost %d partitions", len(partitions))
+
+    def _drop(self, consumer: Consumer, partitions: list[TopicPartition], leaving: frozenset[Partition]) -> None:
+        for partition in leaving:
+            self._epochs.pop(partition, None)
+        self._fresh = [entry for entry in self._fresh if Partition(entry.topic, entry.partition) not in leaving]
+        consumer.incremental_unassign(partitions)
+
+    def _wait_for_drain(self, leaving: frozenset[Partition]) -> None:
+        """Lets declared batches finish and commit, for a bounded time. The heartbeat goes on by itself meanwhile."""
+        self._may_go = frozenset()
+        self._post(PartitionsRevoking(leaving))
+        deadline_s = self._clock.monotonic_s() + self._config.revoke_drain_ms_max / 1000
+        while not leaving <= self._may_go and not self._stopping.is_set():
+            left_s = deadline_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                log.info("batches in flight outlast the revoke; the next owner recovers them")
+                return
+            self._serve(min(left_s, 0.1))
+
+    # Requests
+
+    def _let_go(self, partitions: frozenset[Partition]) -> None:
+        self._may_go |= partitions
+
+    def _rejoin(self, reason: str) -> None:
+        log.warning("leaving the group and joining again: %s", reason)
+        self._close()
+        self._post(MembershipLost(reason))
+        self._consumer = self._join()
+
+    def _commit(self, command: Commit) -> None:
+        started_s = self._clock.monotonic_s()
+        outcome, detail = self._try_commit(command)
+        seconds = self._clock.monotonic_s() - started_s
+        self._post(CommitDone(command.number, outcome, seconds, detail))
+
+    def _try_commit(self, command: Commit) -> tuple[CommitOutcome, str]:
+        if self._consumer is None or any(self._epochs.get(p) != entry.epoch for p, entry in command.entries.items()):
+            return CommitOutcome.STALE, "a partition is no longer held"
+        offsets = [
+            TopicPartition(partition.topic, partition.number, entry.offset, entry.metadata)
+            for partition, entry in command.entries.items()
+        ]
+        try:
+            answers = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            return _outcome(error.args[0])
+        errors = [answer.error for answer in answers if answer.error is not None]
+        if not errors:
+            return CommitOutcome.ACCEPTED, ""
+        if len(errors) < len(answers):
+            # Stored for some partitions only: what stands where is known after the next assignment.
+            return CommitOutcome.UNKNOWN, f"refused in part: {errors[0].name()}"
+        return _outcome(errors[0])
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Errors outside a request: those that no waiting mends stop the worker, the rest is librdkafka's to retry."""
+        trouble = kafka.trouble_of(error)
+        if trouble.lasting:
+            self._post(MembershipFault(DependencyDown(trouble.message(self._config.brokers))))
+        elif error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+            fenced = f"this member can never come back: {trouble.name} ({trouble.reason}). "
+            fix = f"Another worker uses kafka.instance_id = {self._config.instance_id!r}; give each worker its own"
+            self._post(MembershipFault(PipelineStopped(fenced + fix)))
+        else:
+            log.warning("kafka: %s: %s", trouble.name, trouble.reason)
+
+
+_OUTCOMES = {
+    "refused": CommitOutcome.REFUSED,
+    "fenced": CommitOutcome.FENCED,
+    "denied": CommitOutcome.DENIED,
+    "unknown": CommitOutcome.UNKNOWN,
+}
+
+
+def _outcome(error: KafkaError) -> tuple[CommitOutcome, str]:
+    return _OUTCOMES[kafka.classify_commit(error.code())], f"{error.name()} ({error.code()})"

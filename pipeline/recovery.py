@@ -1,0 +1,207 @@
+"""Makes assigned partitions ready: rebuilds their claims, finishes the batches that were declared for them, finds where to read on.
+
+It reads spans of any partition, inserts under the tokens the batches were declared with, and reports positions. It never
+commits; the engine does, with the positions given here. Runs in the data-plane thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline import spans as span_reader
+from pipeline.batch import Counts, OpenBatch
+from pipeline.clock import Clock
+from pipeline.commands import Prepare
+from pipeline.config.schema import Batch as BatchLimits
+from pipeline.deadletter import DeadLetters
+from pipeline.dedup import Dedup
+from pipeline.delivery import Delivery
+from pipeline.errors import PipelineStopped
+from pipeline.intent import Intent
+from pipeline.lane import Lane, LeftOut, Ranges
+from pipeline.sink import Sink
+from pipeline.types import Partition, Source, Span
+from pipeline.window import Window
+
+log = logging.getLogger(__name__)
+
+LOOKS_MAX = 5
+"""How often rows are looked for again after an insert before the table is taken for one that does not keep them."""
+OFFSET_MAX = 2**63 - 1
+LETTER_MARGIN_MS = 300_000
+"""Clocks of workers and brokers may differ by this much when dead letters of a batch are searched by time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Partitions that can be read now. Everything before a position is durable; `left_out` beyond it is stored already."""
+
+    epochs: Mapping[Partition, int]
+    positions: Mapping[Partition, int]
+    left_out: Mapping[Partition, LeftOut]
+    batches: int
+    rows: int
+
+
+class Recovery:
+    """What happens between an assignment and the first read."""
+
+    def __init__(
+        self,
+        lanes: Mapping[str, Lane],
+        dedup: Dedup,
+        window: Window,
+        sink: Sink,
+        delivery: Delivery,
+        dead_letters: DeadLetters | None,
+        start_positions: Callable[[Sequence[Partition]], Mapping[Partition, int]],
+        open_source: Callable[[], Source],
+        clock: Clock,
+        heartbeat: Callable[[], None],
+        token_life_ms: Callable[[str], int | None],
+    ) -> None:
+        """`token_life_ms` says how long a table keeps a token at least; None when only the count of blocks bounds it."""
+        self._lanes = lanes
+        self._dedup = dedup
+        self._window = window
+        self._sink = sink
+        self._delivery = delivery
+        self._dead_letters = dead_letters
+        self._start_positions = start_positions
+        self._open_source = open_source
+        self._clock = clock
+        self._heartbeat = heartbeat
+        self._token_life_ms = token_life_ms
+
+    def prepare(self, command: Prepare) -> Prepared:
+        """Finishes every declared batch; blocks, with retries, until ClickHouse and Kafka have acknowledged all of it."""
+        positions = {p: assigned.offset for p, assigned in command.partitions.items() if assigned.offset is not None}
+        missing = [partition for partition in command.partitions if partition not in positions]
+        if missing:
+            positions |= self._start_positions(missing)
+        foreign = {span.partition for intent in command.intents for span in intent.spans} - set(command.partitions)
+        for partition in [*command.partitions, *foreign]:
+            self._dedup.open(partition)
+        self._window.rebuild(positions, foreign)
+        rows = 0
+        for intent in command.intents:
+            rows += self._finish(intent)
+            for span in intent.spans:
+                if span.partition in positions:
+                    positions[span.partition] = max(positions[span.partition], span.next)
+        for partition in foreign:
+            self._dedup.freeze(partition, OFFSET_MAX)
+        left_out = self._stored_beyond(positions)
+        epochs = {partition: assigned.epoch for partition, assigned in command.partitions.items()}
+        return Prepared(epochs, positions, left_out, len(command.intents), rows)
+
+    def _finish(self, intent: Intent) -> int:
+        """Inserts what is missing of a declared batch, and looks again until nothing is. Returns the rows inserted.
+
+        The first insert goes under the token of the declare, so that it and one still on its way from another worker are
+        one. Rows missing even then (a contract changed meanwhile, so that the token stood for fewer rows) follow under
+        tokens of their own, on which all recovering workers agree as well.
+        """
+        self._check(intent)
+        inserted = 0
+        written = self._written(intent)
+        for look in range(LOOKS_MAX):
+            batch = self._read_again(intent.spans, self._stored(intent.spans), written)
+            sealed = batch.seal("recovery", 0, self._clock.monotonic_s())
+            self._delivery.deliver(
+                intent.spans, sealed.blocks, sealed.letters, self._heartbeat, salt=intent.salt, look=look
+            )
+            inserted += sealed.counts.rows
+            if (
+                not sealed.blocks
+                or not self._has_lineage(intent.spans)
+                or self._all_stored(intent.spans, sealed.counts)
+            ):
+                _log_finished(intent, sealed.counts)
+                return inserted
+            written |= {(letter.partition, letter.offset) for letter in sealed.letters}
+        raise PipelineStopped(
+            f"{intent.spans[0]}: rows of a recovered batch do not appear in the table after {LOOKS_MAX} acknowledged inserts. "
+            "Look for a TTL, a filtering engine or a reader on a lagging replica, then start again"
+        )
+
+    def _check(self, intent: Intent) -> None:
+        """A batch that cannot be finished safely stops here."""
+        unrouted = {span.partition.topic for span in intent.spans} - self._lanes.keys()
+        if unrouted:
+            raise PipelineStopped(
+                f"a batch in flight holds records of {sorted(unrouted)}, which no route names any more. "
+                "Put the route back until the pipeline has drained, then remove it"
+            )
+        age_ms = self._clock.wall_ms() - intent.declared_ms
+        for table in self._tables(intent.spans):
+            life_ms = self._token_life_ms(table)
+            if life_ms is not None and age_ms > life_ms / 2 and not self._sink.has_lineage(table):
+                raise PipelineStopped(
+                    f"a batch for {table} was declared {age_ms // 1000} s ago, more than half the table's deduplication window, "
+                    "and the table has no lineage columns to look its rows up by. `penstock verify` tells whether it is "
+                    "stored; add the lineage columns (`penstock ddl` prints them)"
+                )
+
+    def _tables(self, spans: Sequence[Span]) -> set[str]:
+        topics = {span.partition.topic for span in spans}
+        return {target.table for topic in topics for target in self._lanes[topic].targets}
+
+    def _has_lineage(self, spans: Sequence[Span]) -> bool:
+        return all(self._sink.has_lineage(table) for table in self._tables(spans))
+
+    def _stored(self, spans: Sequence[Span]) -> dict[Partition, Ranges]:
+        """The offsets inside the spans that some target table has already."""
+        found: dict[Partition, list[tuple[int, int]]] = {}
+        for table in self._tables(spans):
+            if self._sink.has_lineage(table):
+                for partition, ranges in self._sink.stored(table, spans).items():
+                    found.setdefault(partition, []).extend(ranges)
+        return {partition: Ranges(ranges) for partition, ranges in found.items()}
+
+    def _written(self, intent: Intent) -> set[tuple[Partition, int]]:
+        if self._dead_letters is None:
+            return set()
+        return set(self._dead_letters.written(intent.spans, intent.declared_ms - LETTER_MARGIN_MS))
+
+    def _read_again(
+        self, spans: Sequence[Span], stored: Mapping[Partition, Ranges], written: set[tuple[Partition, int]]
+    ) -> OpenBatch:
+        """The batch as its records make it today, without what is stored or written."""
+        batch = OpenBatch(
+            [target for lane in self._lanes.values() for target in lane.targets], BatchLimits(age_ms_max=OFFSET_MAX)
+        )
+        letters_of: dict[Partition, set[int]] = {}
+        for partition, offset in written:
+            letters_of.setdefault(partition, set()).add(offset)
+        for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat):
+            partition = records.partition
+            left_out = LeftOut(stored.get(partition, Ranges(())), frozenset(letters_of.get(partition, ())))
+            taken = self._lanes[partition.topic].take(records, first, cut, left_out)
+            batch.cover(partition, records.offsets[first], records.offsets[cut - 1] + 1, 0.0)
+            batch.add(taken)
+        return batch
+
+    def _all_stored(self, spans: Sequence[Span], counts: Counts) -> bool:
+        """Whether the rows just inserted can be seen: as many offsets as were there before and came in."""
+        ranges = self._stored(spans)
+        return sum(found.length for found in ranges.values()) >= counts.stored + counts.rows
+
+    def _stored_beyond(self, positions: Mapping[Partition, int]) -> dict[Partition, LeftOut]:
+        """Rows beyond the position that are stored: after offsets were set back, they must not be written again."""
+        stored = self._stored(
+            [Span(partition, position, OFFSET_MAX) for partition, position in sorted(positions.items())]
+        )
+        return {partition: LeftOut(ranges) for partition, ranges in stored.items() if ranges.end}
+
+
+def _log_finished(intent: Intent, counts: Counts) -> None:
+    log.info(
+        "finished a declared batch: %d spans, %d records, %d rows inserted, %d stored before",
+        len(intent.spans),
+        counts.records,
+        counts.rows,
+        counts.stored,
+    )

@@ -1,0 +1,118 @@
+"""Rebuilds the claims of partitions that were just assigned, from the rows in ClickHouse or by reading Kafka again.
+
+It fills the claim table and nothing else: it inserts no row, writes no dead letter and moves no position.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from pipeline import spans as span_reader
+from pipeline.clickhouse import ClickHouse
+from pipeline.clock import Clock
+from pipeline.config.schema import Dedup as DedupConfig
+from pipeline.contract import Contract, Target
+from pipeline.dedup import Dedup
+from pipeline.kafka import Cluster
+from pipeline.lane import Lane
+from pipeline.sink import Sink
+from pipeline.types import Partition, Source, Span
+
+log = logging.getLogger(__name__)
+
+
+class Window:
+    """What is known of recent ids when a partition's reading begins."""
+
+    def __init__(
+        self,
+        config: DedupConfig,
+        dedup: Dedup,
+        contracts: Mapping[str, Contract],
+        lanes: Mapping[str, Lane],
+        clickhouse: ClickHouse,
+        sink: Sink,
+        cluster: Cluster,
+        open_source: Callable[[], Source],
+        clock: Clock,
+        heartbeat: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._dedup = dedup
+        self._contracts = contracts
+        self._lanes = lanes
+        self._clickhouse = clickhouse
+        self._sink = sink
+        self._cluster = cluster
+        self._open_source = open_source
+        self._clock = clock
+        self._heartbeat = heartbeat
+
+    def rebuild(self, positions: Mapping[Partition, int], foreign: Iterable[Partition]) -> int:
+        """Claims the ids of the window for these partitions; `foreign` ones take part in a recovery and are not read.
+
+        Returns the ids read. Retries for as long as ClickHouse or Kafka is away.
+        """
+        if not self._dedup.enabled or self._config.rebuild == "cold":
+            return 0
+        started_s = self._clock.monotonic_s()
+        ids = 0
+        from_kafka: dict[Partition, int] = {}
+        by_topic: dict[str, list[Partition]] = {}
+        for partition in [*positions, *foreign]:
+            by_topic.setdefault(partition.topic, []).append(partition)
+        for topic, partitions in sorted(by_topic.items()):
+            targets = self._contracts[topic].tables.values()
+            if self._config.rebuild == "clickhouse" and self._dedup.key_is_column and self._all_have_lineage(targets):
+                ids += sum(self._from_table(topic, target, partitions) for target in targets)
+            else:
+                from_kafka |= {partition: positions[partition] for partition in partitions if partition in positions}
+        ids += self._from_kafka(from_kafka)
+        log.info("window rebuilt: %d ids in %.2f s", ids, self._clock.monotonic_s() - started_s)
+        return ids
+
+    def _all_have_lineage(self, targets: Iterable[Target]) -> bool:
+        return all(self._sink.has_lineage(target.table) for target in targets)
+
+    def _from_table(self, topic: str, target: Target, partitions: list[Partition]) -> int:
+        """Reads (key, partition, offset) of the rows whose record time is within the window of the latest one."""
+        types = {column.name: column.type for column in target.columns}
+        numbers = {partition.number: partition for partition in partitions}
+        ids = 0
+        remainder = b""
+        for chunk in self._sink.recent_ids(target.table, target.key_columns, topic, sorted(numbers), self._config):
+            self._heartbeat()
+            rows, used = self._dedup.restore(
+                remainder + chunk, tuple(types[name] for name in target.key_columns), numbers
+            )
+            remainder = (remainder + chunk)[used:]
+            ids += rows
+        return ids
+
+    def _from_kafka(self, positions: Mapping[Partition, int]) -> int:
+        """Decodes the records of the window again and keeps nothing but their claims."""
+        if not positions:
+            return 0
+        low = {partition: marks[0] for partition, marks in self._cluster.watermarks(positions).items()}
+        begun = {partition: position for partition, position in positions.items() if position > low[partition]}
+        last = [Span(partition, position - 1, position) for partition, position in begun.items()]
+        since_ms = {partition: self._clock.wall_ms() for partition in begun}
+        for records, first, cut in span_reader.read(self._open_source, last, self._heartbeat):
+            if cut > first:
+                since_ms[records.partition] = records.timestamps[first]
+        starts = self._cluster.offsets_for_times(
+            {partition: time_ms - self._config.window_s * 1000 for partition, time_ms in since_ms.items()}
+        )
+        spans = [
+            Span(partition, max(low[partition], starts[partition]), position)
+            for partition, position in begun.items()
+            if starts[partition] < position
+        ]
+        ids = 0
+        for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat):
+            lane = self._lanes[records.partition.topic]
+            ids += lane.take(records, first, cut, None).counts.rows
+            for target in lane.targets:
+                target.builder.discard()
+        return ids
