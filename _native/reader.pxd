@@ -6,8 +6,9 @@
      `----keeps alive--> Client --owns--> rd_kafka_t and its two queues
 
 A message must be destroyed before its rd_kafka_t, and runs may outlive the reader: so each run holds the client, and
-the last of them to go destroys it. No callback is registered; errors and logs are events on the main queue, polled by
-us, so no thread of librdkafka ever calls into Python. Layouts and signatures are librdkafka's public ABI (rdkafka.h).
+the last of them to go destroys it. No thread of librdkafka ever calls into Python: errors and logs of the client are
+events on the main queue, polled by us, and the one callback, for errors met while a poll serves its queue, runs inside
+that poll and only notes them down. Layouts and signatures are librdkafka's public ABI (rdkafka.h).
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -44,7 +45,23 @@ cdef struct Group:                  # the messages of one partition within one p
     Message **messages              # allocated here, handed over to the Run
 
 
+cdef enum:
+    NOTES_MAX = 64                  # further ones are dropped until the caller asks for events
+    NOTE_BYTES = 512                # longer texts are cut
+
+
+cdef struct Note:                   # what librdkafka told the error callback
+    int code
+    char text[NOTE_BYTES]
+
+
+cdef struct Notes:
+    int count
+    Note items[NOTES_MAX]
+
+
 cdef class Client:
+    cdef Notes *notes               # owned; written only by the thread that polls or closes
     cdef void *rk                   # rd_kafka_t, owned
     cdef void *consumer_queue       # records, ends and errors of partitions, owned
     cdef void *main_queue           # logs and errors of the client, owned

@@ -6,6 +6,7 @@ from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport strncpy
 
 import array as _array
 
@@ -20,8 +21,11 @@ cdef extern from "<sys/types.h>" nogil:
     ctypedef long ssize_t
 
 ctypedef Message *MessagePointer
+ctypedef Notes *NotesPointer
 
 # -- librdkafka, bound at run time (rdkafka.h; every function may be called from any thread) ---------------------------
+
+ctypedef void (*ErrorCallback)(void *rk, int err, const char *reason, void *opaque) noexcept nogil
 
 cdef struct Api:
     int (*version)() noexcept nogil
@@ -31,6 +35,8 @@ cdef struct Api:
     void (*conf_destroy)(void *conf) noexcept nogil
     int (*conf_set)(void *conf, const char *name, const char *value, char *errstr, size_t errstr_size) noexcept nogil
     void (*conf_set_events)(void *conf, int events) noexcept nogil
+    void (*conf_set_error_cb)(void *conf, ErrorCallback callback) noexcept nogil
+    void (*conf_set_opaque)(void *conf, void *opaque) noexcept nogil
     void *(*new)(int type, void *conf, char *errstr, size_t errstr_size) noexcept nogil
     void (*destroy)(void *rk) noexcept nogil
     int (*consumer_close)(void *rk) noexcept nogil
@@ -113,6 +119,8 @@ cdef int bind_client(void *handle) except -1:
     resolve(handle, "rd_kafka_conf_destroy", <void **>&api.conf_destroy)
     resolve(handle, "rd_kafka_conf_set", <void **>&api.conf_set)
     resolve(handle, "rd_kafka_conf_set_events", <void **>&api.conf_set_events)
+    resolve(handle, "rd_kafka_conf_set_error_cb", <void **>&api.conf_set_error_cb)
+    resolve(handle, "rd_kafka_conf_set_opaque", <void **>&api.conf_set_opaque)
     resolve(handle, "rd_kafka_new", <void **>&api.new)
     resolve(handle, "rd_kafka_destroy", <void **>&api.destroy)
     resolve(handle, "rd_kafka_consumer_close", <void **>&api.consumer_close)
@@ -162,12 +170,28 @@ cdef class Client:
                 api.queue_destroy(self.consumer_queue)
             if self.rk != NULL:
                 api.destroy(self.rk)
+            free(self.notes)
+
+
+cdef void note_error(void *rk, int err, const char *reason, void *opaque) noexcept nogil:
+    """The error callback. Called inside consume_batch_queue or consumer_close by the thread that called those."""
+    cdef NotesPointer notes = <NotesPointer>opaque
+    if notes.count < NOTES_MAX:
+        notes.items[notes.count].code = err
+        strncpy(notes.items[notes.count].text, reason, NOTE_BYTES - 1)
+        notes.count += 1
 
 
 cdef Client open_client(dict properties):
     cdef char errstr[ERRSTR_BYTES]
-    cdef void *conf = configuration(properties)
     cdef Client client = Client.__new__(Client)
+    client.notes = <NotesPointer>calloc(1, sizeof(Notes))
+    if client.notes == NULL:
+        raise MemoryError
+    cdef void *conf = configuration(properties)
+    api.conf_set_events(conf, RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG)
+    api.conf_set_error_cb(conf, note_error)
+    api.conf_set_opaque(conf, client.notes)
     with nogil:
         client.rk = api.new(RD_KAFKA_CONSUMER, conf, errstr, ERRSTR_BYTES)
     if client.rk == NULL:
@@ -197,7 +221,6 @@ cdef void *configuration(dict properties) except NULL:
     except BaseException:
         api.conf_destroy(conf)
         raise
-    api.conf_set_events(conf, RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG)
     return conf
 
 
@@ -386,7 +409,7 @@ cdef class Reader:
         return 0
 
     cdef Py_ssize_t _group(self, Message *message) except -1 nogil:
-        """Index of the message's group, made when missing. Asked only where the partition changes, some times a poll."""
+        """Index of the message's group, made when missing. Asked only where the partition changes."""
         cdef Py_ssize_t index
         cdef Group *grown
         for index in range(self.groups_count):
@@ -476,7 +499,7 @@ cdef class Reader:
         cdef const char *facility = NULL
         cdef const char *line = NULL
         cdef int level = 0, code
-        cdef list found = []
+        cdef list found = noted(client.notes)
         while True:
             event = api.queue_poll(client.main_queue, 0)
             if event == NULL:
@@ -503,6 +526,17 @@ cdef class Reader:
             with nogil:
                 api.consumer_close(client.rk)
             self.client = None
+
+
+cdef list noted(Notes *notes):
+    """The errors noted down by the callback, as events; the notes are empty afterwards."""
+    cdef list found = []
+    cdef int index, code
+    for index in range(notes.count):
+        code = notes.items[index].code
+        found.append((code, 3, text(api.err2name(code)), text(notes.items[index].text)))
+    notes.count = 0
+    return found
 
 
 cdef tuple signal(Message *message):

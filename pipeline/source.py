@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition, cimpl
 
 from pipeline.config.schema import Kafka
 from pipeline.errors import SourceError, invariant
-from pipeline.kafka import Trouble, Troubles, Unrepeated, properties
+from pipeline.kafka import Trouble, Troubles, Unrepeated, properties, trouble_of
 from pipeline.native import Reader, bind
 from pipeline.types import Headers, Partition, PartitionEnd, Records, Source, SourceEvent, SourceFault
 
@@ -104,6 +104,19 @@ class Reading:
             result.extend(self._event(signal))
         return result
 
+    def faults(self, trouble: Trouble) -> list[SourceEvent]:
+        """Errors of the whole client, of which some are about one partition and say so at the start of their text only.
+
+        (librdkafka, rd_kafka_toppar_enq_error: "TOPIC [PARTITION]: reason". A missing topic is reported like this.)
+        """
+        if trouble.code in _TRANSIENT:
+            return []
+        return [
+            SourceFault(partition, -1, trouble.code, trouble.name, trouble.reason)
+            for partition in self._next
+            if trouble.reason.startswith(f"{partition.topic} [{partition.number}]:")
+        ]
+
     def _event(self, signal: Signal) -> Iterable[SourceEvent]:
         partition = Partition(signal.topic, signal.number)
         if signal.code in _TRANSIENT:
@@ -158,8 +171,9 @@ class ConfluentSource:
         self._reading = Reading(end_events=end_events)
         self._lock = threading.Lock()
         self._closing = False
+        self._faults: list[SourceEvent] = []
         self.troubles = Troubles()
-        conf: dict[str, Any] = {**properties(config, "source"), "error_cb": self.troubles}
+        conf: dict[str, Any] = {**properties(config, "source"), "error_cb": self._on_error}
         self._consumer: Any = Consumer(conf, logger=logger)
 
     def assign(self, positions: dict[Partition, int]) -> None:
@@ -178,7 +192,13 @@ class ConfluentSource:
                 timeout_s -= POLL_SLICE_S
                 if messages and records_max > 1:
                     messages += self._consumer.consume(records_max - 1, 0)
-            return self._reading.events(*_split(messages))
+            faults, self._faults = self._faults, []
+            return self._reading.events(*_split(messages)) + faults
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Called by `consume`, in the thread that polls."""
+        self.troubles(error)
+        self._faults += self._reading.faults(trouble_of(error))
 
     def close(self) -> None:
         self._closing = True
@@ -238,13 +258,21 @@ class NativeSource:
         with self._lock:
             reader = self._open()
             runs, signals = reader.poll(records_max, 0 if self._closing else int(timeout_s * 1000))
-            for code, level, facility, text in reader.events():
-                self._log.log(_LEVELS[level], "%s %s", facility, text)
-                if code:
-                    self.troubles.note(Trouble(code, facility, text))
             for run in runs:
                 run.partition = Partition(run.topic, run.number)
-            return self._reading.events(cast("list[Records]", runs), map(Signal._make, signals))
+            result = self._reading.events(cast("list[Records]", runs), map(Signal._make, signals))
+            for event in reader.events():
+                result += self._reported(*event)
+            return result
+
+    def _reported(self, code: int, level: int, facility: str, text: str) -> list[SourceEvent]:
+        """A log line (code 0) or an error of the client."""
+        self._log.log(_LEVELS[level], "%s %s", facility, text)
+        if code == 0:
+            return []
+        trouble = Trouble(code, facility, text)
+        self.troubles.note(trouble)
+        return self._reading.faults(trouble)
 
     def close(self) -> None:
         self._closing = True
