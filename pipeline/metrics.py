@@ -92,7 +92,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry if registry is not None else CollectorRegistry()
-        disable_created_metrics()  # A second series for each counter and histogram, which nobody asks for.
+        # Otherwise each counter and histogram has a second series, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         ProcessCollector(registry=self.registry)
         self._gauge("penstock_build_info", "Constant 1 with the version as a label", "version").labels(VERSION).set(1)
         self._make_counts()
