@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 
 from pipeline.config.schema import Kafka, Sasl
+from pipeline.embedded.mock_kafka import ApiKey, MockKafka
 from pipeline.errors import InvariantViolated, SourceError
 from pipeline.source import open_source
 from pipeline.types import Partition, PartitionEnd, Records, Source, SourceEvent, SourceFault
@@ -384,3 +385,49 @@ def test_a_position_below_zero_is_a_bug(source_of: OpenSource) -> None:
 def test_a_refused_property_is_named(source_of: OpenSource) -> None:
     with pytest.raises(Exception, match=r"fetch\.wait\.max\.ms"):
         source_of(librdkafka={"fetch.wait.max.ms": "soon"})
+
+
+@pytest.mark.parametrize("reader", ["native", "confluent"])
+def test_a_broker_that_goes_and_comes_is_no_fault(reader: Any) -> None:
+    with MockKafka(topics={"t": 1}) as kafka:
+        place = Partition("t", 0)
+        producer = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+        producer.produce("t", b"before", partition=0)
+        assert producer.flush(10) == 0
+        fast = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
+        source = open_source(Kafka(brokers=kafka.bootstrap, group="g", reader=reader, librdkafka=fast))
+        source.assign({place: 0})
+        assert values_of(read(source, until=ended(place)), place) == [b"before"]
+        kafka.broker_down()
+        events = [event for _ in range(10) for event in source.poll(10, 0.1)]
+        assert events == []
+        kafka.broker_up()
+        producer.produce("t", b"after", partition=0)
+        assert producer.flush(20) == 0
+        events = read(source, until=lambda events: bool(runs(events)))
+        assert values_of(events, place) == [b"after"]
+        assert not faulted(events)
+        source.close()
+
+
+@pytest.mark.parametrize("reader", ["native", "confluent"])
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        (KafkaError.NOT_LEADER_FOR_PARTITION, False),
+        (KafkaError.KAFKA_STORAGE_ERROR, False),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, True),
+    ],
+)
+def test_which_fetch_errors_are_faults(reader: Any, code: int, fault: bool) -> None:
+    with MockKafka(topics={"t": 1}) as kafka:
+        place = Partition("t", 0)
+        producer = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+        producer.produce("t", b"x", partition=0)
+        assert producer.flush(10) == 0
+        kafka.push_request_errors(ApiKey.FETCH, [code] * 2)
+        source = open_source(Kafka(brokers=kafka.bootstrap, group="g", reader=reader))
+        source.assign({place: 0})
+        events = read(source, until=lambda events: faulted(events) or bool(runs(events)))
+        assert faulted(events) == fault
+        source.close()
