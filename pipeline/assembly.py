@@ -5,7 +5,6 @@ It opens clients and reads schemas; it consumes and inserts nothing.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import threading
 import time
@@ -17,13 +16,14 @@ from pipeline import contract as contracts
 from pipeline.batch import Target
 from pipeline.clickhouse import ClickHouse
 from pipeline.clock import Clock, SystemClock
-from pipeline.config.schema import Config
-from pipeline.contract import Contract
+from pipeline.config.schema import Config, Route
+from pipeline.config.schema import Dedup as DedupConfig
+from pipeline.contract import Contract, TableColumn
 from pipeline.deadletter import DeadLetters
 from pipeline.decode import Decoder
 from pipeline.dedup import Dedup
 from pipeline.delivery import Delivery
-from pipeline.errors import ConfigurationError, DependencyDown, Problem
+from pipeline.errors import ConfigurationError, DependencyDown, Problem, SinkError
 from pipeline.flow import Event as FlowEvent
 from pipeline.flow import Flow
 from pipeline.intent import Identity, digest
@@ -34,8 +34,13 @@ from pipeline.native import BlockBuilder
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
 from pipeline.source import open_source
-from pipeline.types import Partition
+from pipeline.types import Partition, Source
 from pipeline.window import Window
+
+STARTUP_S_MAX = 60.0
+"""How long a worker waits at its start for Kafka and ClickHouse before it gives up; later it waits for ever."""
+UNKNOWN_TABLE = 60
+NO_DEDUP = DedupConfig()
 
 
 @dataclass
@@ -73,6 +78,7 @@ class Assembly:
             dedup,
             self.contracts,
             again,
+            self.clickhouse,
             self.sink,
             self.cluster,
             self.open_source,
@@ -95,13 +101,14 @@ class Assembly:
         flow = Flow(self.config, live, dedup, recovery, self.open_source, post, self.metrics, self.clock, self.stopping)
         return flow
 
-    def open_source(self):  # type: ignore[no-untyped-def]
+    def open_source(self) -> Source:
         """A source of its own, for whoever reads."""
         return open_source(self.config.kafka)
 
     def waiting(self) -> list[str]:
         """What ClickHouse or the dead-letter topic makes us wait for."""
-        return [text for part in (self.sink, self.dead_letters) if part is not None and (text := part.waiting)]
+        waits = [self.sink.waiting, self.dead_letters.waiting if self.dead_letters else ""]
+        return [wait for wait in waits if wait]
 
     def close(self) -> None:
         if self.dead_letters is not None:
@@ -120,3 +127,117 @@ class Assembly:
             return {partition: marks[index] for partition, marks in self.cluster.watermarks(partitions).items()}
         time_ms = int(datetime.fromisoformat(start).timestamp() * 1000)
         return self.cluster.offsets_for_times(dict.fromkeys(partitions, time_ms))
+
+
+def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
+    """Opens clients, checks that topics, tables and contracts fit, and gives the parts of a worker.
+
+    Raises DependencyDown when Kafka or ClickHouse cannot be reached within `wait_s` or refuses our credentials, and
+    ConfigurationError with every problem when topics, tables and contracts do not fit together.
+    """
+    clock, metrics, stopping = SystemClock(), Metrics(), threading.Event()
+    cluster = Cluster(config.kafka)
+    cluster.wait(wait_s)
+    clickhouse = ClickHouse(config.clickhouse)
+    wait_for_clickhouse(clickhouse, wait_s)
+    loaded = load_contracts(config, clickhouse, cluster)
+    sink = Sink(clickhouse, config.clickhouse, clock, stopping, metrics, random.Random())
+    topics = [route.topic for route in config.routes]
+    identity = Identity(config.name, cluster.cluster_id(), cluster.topic_ids(topics))
+    letters = config.dead_letters
+    dead_letters = None
+    if letters.topic:
+        dead_letters = DeadLetters(
+            config.kafka,
+            letters.topic,
+            clock,
+            metrics,
+            pipeline=config.name,
+            stopping=stopping,
+            random=random.Random(),
+        )
+        dead_letters.check()
+    lanes = {topic: _lane(topic, contract, config, Dedup(NO_DEDUP)) for topic, contract in loaded.items()}
+    return Assembly(
+        config=config,
+        clock=clock,
+        metrics=metrics,
+        stopping=stopping,
+        cluster=cluster,
+        clickhouse=clickhouse,
+        identity=identity,
+        contracts=loaded,
+        sink=sink,
+        dead_letters=dead_letters,
+        delivery=Delivery(
+            identity,
+            sink,
+            dead_letters,
+            lanes.__getitem__,
+            lambda: open_source(config.kafka),
+            on_reject=letters.on_reject,
+        ),
+        config_digest=digest("\n".join(f"{topic} {contract.digest}" for topic, contract in sorted(loaded.items()))),
+    )
+
+
+def wait_for_clickhouse(clickhouse: ClickHouse, wait_s: float) -> None:
+    """Returns when ClickHouse answers; raises DependencyDown at the deadline, or at once when waiting cannot help."""
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return clickhouse.ping()
+        except SinkError as error:
+            if not error.retriable or time.monotonic() >= deadline_s:
+                raise DependencyDown(str(error)) from error
+        time.sleep(0.5)
+
+
+def load_contracts(config: Config, clickhouse: ClickHouse, cluster: Cluster | None) -> dict[str, Contract]:
+    """Every route's contract, checked against its tables; raises ConfigurationError with the problems of all routes."""
+    problems: list[Problem] = []
+    found: dict[str, Contract] = {}
+    for index, route in enumerate(config.routes):
+        key = f"routes[{index}]"
+        if cluster is not None and not cluster.topic_exists(route.topic):
+            fix = "Create it, or correct the name; topics are never created automatically"
+            problems.append(Problem(f"{key}.topic", repr(route.topic), "Kafka has no such topic", fix))
+        tables = _columns_of(clickhouse, route, key, problems)
+        if tables is None:
+            continue
+        try:
+            found[route.topic] = contracts.load(route, config.dedup, tables)
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(problems)
+    return found
+
+
+def _columns_of(
+    clickhouse: ClickHouse, route: Route, key: str, problems: list[Problem]
+) -> dict[str, Sequence[TableColumn]] | None:
+    tables: dict[str, Sequence[TableColumn]] = {}
+    missing = False
+    for table in route.tables.values() if route.tables else [route.table]:
+        try:
+            tables[table] = clickhouse.columns(table)
+        except SinkError as error:
+            if error.code != UNKNOWN_TABLE:
+                raise DependencyDown(str(error)) from error
+            missing = True
+            fix = "`penstock ddl` prints the CREATE TABLE for a contract"
+            problems.append(Problem(f"{key}.table", repr(table), "ClickHouse has no such table", fix))
+    return None if missing else tables
+
+
+def _lane(topic: str, contract: Contract, config: Config, dedup: Dedup) -> Lane:
+    key_columns_count = bool(dedup.key_is_column)
+    targets = []
+    for row_type, target in contract.tables.items():
+        key = target.key_columns if key_columns_count else ()
+        builder = BlockBuilder(target.columns, key=key, encode_json=contracts.encode_json)
+        names = tuple(column.name for column in target.columns)
+        targets.append((row_type, Target(topic, target.table, names, builder)))
+    decoder = Decoder(contract, config.limits.record_bytes_max, config.dead_letters.tombstones)
+    return Lane(contract, decoder, targets, dedup)

@@ -14,8 +14,7 @@ from __future__ import annotations
 import secrets
 import statistics
 from array import array
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Sequence
 
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.native import ClaimTable
@@ -96,12 +95,11 @@ class Dedup:
             self.claims.rotate()
             self._period_ends_ms = now_ms + self._period_ms
 
-    def restore(self, rows: bytes, key_types: tuple[str, ...], topic: str, numbers: Mapping[int, Partition]) -> int:
-        """Claims ids read back from a table, as RowBinary rows of (key columns, Int32 partition, Int64 offset).
+    def restore(self, rows: bytes, key_types: Sequence[str], partition: Partition) -> int:
+        """Claims ids read back from a table, as RowBinary rows of (key columns, Int32 partition, Int64 offset), oldest first.
 
-        Returns how many rows were read. Rows must come in the order of their record time.
+        Returns how many were claimed.
         """
         if self.claims is None:
             return 0
-        slots = {number: self._slots[partition] for number, partition in numbers.items() if partition in self._slots}
-        return self.claims.restore(rows, key_types, slots)
+        return self.claims.restore(rows, key_types, {partition.number: self._slots[partition]})

@@ -18,10 +18,11 @@ from pipeline.commands import Discard, Prepare, Read, Release
 from pipeline.config.schema import Config
 from pipeline.deadletter import RatioLimit
 from pipeline.dedup import Dedup
-from pipeline.errors import PenstockError, RejectLimitExceeded, invariant
 from pipeline.delivery import no_place_for
+from pipeline.errors import PenstockError, RejectLimitExceeded, invariant
 from pipeline.lane import Lane, LeftOut
 from pipeline.metrics import Metrics
+from pipeline.patience import Stopping
 from pipeline.recovery import Prepared, Recovery
 from pipeline.types import DeadLetter, Partition, PartitionEnd, Records, Source, SourceFault
 
@@ -59,10 +60,6 @@ class FlowFault:
 
 Command = Prepare | Read | Discard | Release | Drain
 Event = BatchSealed | PartitionsPrepared | FlowDrained | FlowFault
-
-
-class Stopping(Exception):
-    """The worker goes down while the data plane waits for something."""
 
 
 class Budget:
@@ -161,7 +158,7 @@ class Flow:
         """Progress; to be called by whatever waits in this thread. Raises Stopping when the worker goes down."""
         self._progress_s = self._clock.monotonic_s()
         if self._stopping.is_set():
-            raise Stopping
+            raise Stopping("the worker is stopping")
 
     # The thread
 

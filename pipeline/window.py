@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from pipeline import spans as span_reader
-from pipeline.clickhouse import ClickHouse
+from pipeline.clickhouse import ClickHouse, literal, quote, quote_table
 from pipeline.clock import Clock
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, Target
@@ -65,7 +65,7 @@ class Window:
         for topic, partitions in sorted(by_topic.items()):
             targets = self._contracts[topic].tables.values()
             if self._config.rebuild == "clickhouse" and self._dedup.key_is_column and self._all_have_lineage(targets):
-                ids += sum(self._from_table(topic, target, partitions) for target in targets)
+                ids += sum(self._from_table(target, partition) for target in targets for partition in partitions)
             else:
                 from_kafka |= {partition: positions[partition] for partition in partitions if partition in positions}
         ids += self._from_kafka(from_kafka)
@@ -75,20 +75,20 @@ class Window:
     def _all_have_lineage(self, targets: Iterable[Target]) -> bool:
         return all(self._sink.has_lineage(target.table) for target in targets)
 
-    def _from_table(self, topic: str, target: Target, partitions: list[Partition]) -> int:
-        """Reads (key, partition, offset) of the rows whose record time is within the window of the latest one."""
+    def _from_table(self, target: Target, partition: Partition) -> int:
+        """Claims (key, partition, offset) of the rows whose record time is within the window of the latest one."""
         types = {column.name: column.type for column in target.columns}
-        numbers = {partition.number: partition for partition in partitions}
-        ids = 0
-        remainder = b""
-        for chunk in self._sink.recent_ids(target.table, target.key_columns, topic, sorted(numbers), self._config):
+        layout = [types[name] for name in target.key_columns]
+        sql = recent_ids_sql(target.table, target.key_columns, partition, self._config)
+
+        def question() -> bytes:
             self._heartbeat()
-            rows, used = self._dedup.restore(
-                remainder + chunk, tuple(types[name] for name in target.key_columns), numbers
+            return b"".join(
+                self._clickhouse.query_bytes(sql, "RowBinary", doing=f"reading recent ids of {target.table}")
             )
-            remainder = (remainder + chunk)[used:]
-            ids += rows
-        return ids
+
+        rows = self._sink.patiently(f"reading recent ids of {target.table}", question)
+        return self._dedup.restore(rows, layout, partition)
 
     def _from_kafka(self, positions: Mapping[Partition, int]) -> int:
         """Decodes the records of the window again and keeps nothing but their claims."""
@@ -116,3 +116,15 @@ class Window:
             for target in lane.targets:
                 target.builder.discard()
         return ids
+
+
+def recent_ids_sql(table: str, key_columns: tuple[str, ...], partition: Partition, config: DedupConfig) -> str:
+    """The event keys of a partition's rows within the window, oldest first, as the claim table restores them."""
+    where = f"_topic = {literal(partition.topic)} AND _partition = {partition.number}"
+    keys = ", ".join(quote(column) for column in key_columns)
+    name = quote_table(table)
+    return (
+        f"SELECT {keys}, toInt32(_partition), toInt64(_offset) FROM {name} WHERE {where} "
+        f"AND _timestamp >= (SELECT max(_timestamp) - toIntervalSecond({config.window_s}) FROM {name} WHERE {where}) "
+        f"ORDER BY _timestamp, _offset LIMIT {config.ids_max}"
+    )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from pipeline import flow as data_plane
 from pipeline import membership as group
@@ -34,7 +34,7 @@ from pipeline.commands import (
 from pipeline.engine import Engine
 from pipeline.errors import Exit, PenstockError, PipelineStopped
 from pipeline.http import HttpServer
-from pipeline.sink import Stopping
+from pipeline.patience import Stopping
 from pipeline.types import Partition
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,8 @@ class Worker:
         except Stopping:
             return
         except PenstockError as error:
-            self._guarded(lambda: self._engine.failed(error))
+            failure = error
+            self._guarded(lambda: self._engine.failed(failure))
             return
         self._count(batch, refused)
         self._guarded(lambda: self._engine.inserted(command.batch))
@@ -194,11 +195,9 @@ class Worker:
 
     def _raise_if_stopping(self) -> None:
         if self._stopping.is_set():
-            raise Stopping
+            raise Stopping("the worker is stopping")
 
     def _count(self, batch: SealedBatch, refused: int) -> None:
-        for block in batch.blocks:
-            self._metrics.inserted(block.table, block.block.rows)
         self._metrics.duplicates(batch.counts.duplicates)
         self._metrics.filtered(batch.counts.filtered)
         for code, number in batch.counts.rejects.items():
@@ -295,7 +294,7 @@ class Worker:
         if not self._finished.done():
             self._finished.set_result(code)
 
-    def _spawn(self, work: "asyncio.Future[None] | object") -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
