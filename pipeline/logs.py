@@ -34,7 +34,7 @@ _ECHOES_DATA = ("clickhouse_connect", "chdb", "msgspec", "orjson", "json")
 """Their error texts can hold parts of a record."""
 
 
-def setup(config: Log, stream: TextIO | None = None) -> None:
+def configure(config: Log, stream: TextIO | None = None) -> None:
     """Sends all logs of the process to `stream` (stderr). The last call wins."""
     level = getattr(logging, config.level.upper())
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
@@ -131,12 +131,18 @@ def trace_of(error: BaseException) -> str:
     seen: traceback.TracebackException | None = told
     cause: BaseException | None = error
     while seen is not None and cause is not None:
-        if type(cause).__module__.split(".")[0] in _ECHOES_DATA:
-            seen._str = "(its text may hold data and is left out)"  # type: ignore[attr-defined]
+        seen._str = text_of(cause)  # type: ignore[attr-defined]
         following = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
         seen = seen.__cause__ or seen.__context__
         cause = following
     return "".join(told.format()).rstrip()
+
+
+def text_of(error: BaseException) -> str:
+    """The text of an exception, unless its library is one that echoes rows."""
+    if type(error).__module__.partition(".")[0] in _ECHOES_DATA:
+        return "(its text may hold data and is left out)"
+    return _clean(str(error))
 
 
 def _clean(text: str) -> str:
