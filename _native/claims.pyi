@@ -1,0 +1,55 @@
+from array import array
+from collections.abc import Mapping, Sequence
+
+class ClaimTable:
+    """Event id -> the record that owns it. Bounded by `ids_max`; used by one thread at a time."""
+
+    ids_max: int
+    def __init__(self, ids_max: int, *, secret: bytes, generations: int = 8) -> None: ...
+    def open_slot(self, identity: int) -> int:
+        """Begins one uninterrupted reading of the partition `identity` names; the handle goes into `Run.slot`."""
+    def freeze_slot(self, slot: int, valid_below: int) -> None:
+        """Ends a reading: its claims at offsets from `valid_below` on are void. A slot claims nothing afterwards."""
+    def rotate(self) -> None:
+        """Begins a new generation; when all are in use the oldest is dropped with every id it holds."""
+    def claim_many(self, ids: bytes, slot: int, offsets: array[int]) -> bytearray:
+        """Claims `ids` (16 bytes each) for the records at `offsets`: 1 for each that owns its id, 2 for a duplicate."""
+    def restore(self, rows: bytes, key_layout: Sequence[str], slots: Mapping[int, int]) -> int:
+        """Claims from RowBinary rows (key columns, Int32 partition, Int64 offset), oldest first; the rows claimed.
+
+        `key_layout` are the ClickHouse types of the key columns. Rows of partitions that `slots` does not name, and rows
+        with a NULL in the key, are passed over.
+        """
+    def event_id(self, key: bytes) -> bytes:
+        """The 16-byte id of an explicit key (record key or header): hashed as a RowBinary String."""
+    def find(self, id: bytes) -> tuple[int, int, bool] | None:
+        """The owner of a 16-byte id: (identity, offset, whether the claim is void)."""
+    def bucket(self, id: bytes) -> int:
+        """The home bucket of an id in the index as it is now, to build collisions in tests."""
+    @property
+    def ids(self) -> int:
+        """Ids held."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+    @property
+    def nbytes_max(self) -> int:
+        """An upper bound of `nbytes`, also while the index is being rebuilt (slots left out: 32 bytes each)."""
+    @property
+    def generations(self) -> list[int]:
+        """Ids in each live generation, the newest first."""
+    @property
+    def generations_max(self) -> int:
+        """Generations there are at most; a rotation with all of them live drops the oldest."""
+    @property
+    def rotations(self) -> int:
+        """Generations ended so far."""
+    @property
+    def early_rotations(self) -> int:
+        """Generations ended because a chain of buckets was full; not 0 only for ids chosen to collide."""
+    @property
+    def ids_dropped(self) -> int:
+        """Ids that left with their generation."""
+    @property
+    def slots(self) -> int:
+        """Slots in use: open, or frozen and possibly still named by a claim."""
