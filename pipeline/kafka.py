@@ -17,6 +17,8 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCol
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from pipeline.config import owned
+from pipeline.config.memory import FETCH_BYTES_MAX, SOURCE_QUEUE_BYTES_MAX
 from pipeline.config.schema import Kafka, Tls
 from pipeline.errors import DependencyDown
 from pipeline.types import Partition
@@ -57,64 +59,8 @@ class Unrepeated(logging.Filter):
 _DIGITS = re.compile(r"\d+")
 log.addFilter(Unrepeated())
 
-SOURCE_QUEUE_BYTES_MAX = 64 * 1024 * 1024
-"""Fetched and not yet polled, over all partitions of a source (`queued.max.messages.kbytes`). Counts bytes as they are
-in the process, so after decompression."""
-FETCH_BYTES_MAX = 16 * 1024 * 1024
-"""One fetch response of one broker (`fetch.max.bytes`); may be exceeded by a single record set that is larger."""
-
-OWNED_KEYS: frozenset[str] = frozenset(
-    {
-        # where and who: set from the configuration's own fields, secrets never from the pass-through
-        "bootstrap.servers",
-        "metadata.broker.list",
-        "group.id",
-        "group.instance.id",
-        "group.protocol",
-        "group.remote.assignor",
-        "ssl.ca.location",
-        "ssl.certificate.location",
-        "ssl.key.location",
-        "ssl.key.password",
-        "enable.ssl.certificate.verification",
-        "sasl.username",
-        "sasl.password",
-        # the delivery protocol rests on these
-        "enable.auto.commit",
-        "enable.auto.offset.store",
-        "auto.commit.enable",
-        "auto.commit.interval.ms",
-        "auto.offset.reset",
-        "offset.store.method",
-        "enable.partition.eof",
-        "isolation.level",
-        "check.crcs",
-        "partition.assignment.strategy",
-        "session.timeout.ms",
-        "max.poll.interval.ms",
-        "allow.auto.create.topics",
-        "enable.idempotence",
-        "acks",
-        "request.required.acks",
-        "transactional.id",
-        # memory plan
-        "queued.max.messages.kbytes",
-        "fetch.max.bytes",
-        # callbacks and queues belong to the code
-        "error_cb",
-        "logger",
-        "log_cb",
-        "log.queue",
-        "log.thread.name",
-        "stats_cb",
-        "throttle_cb",
-        "on_delivery",
-        "delivery.report.only.error",
-        "test.mock.num.brokers",
-        "test.mock.broker.rtt",
-    }
-)
-"""librdkafka keys that the pass-through (`kafka.librdkafka`) may not set."""
+OWNED_KEYS: frozenset[str] = frozenset(owned.OWNED_KEYS)
+"""librdkafka keys that the pass-through (`kafka.librdkafka`) may not set; why is told in `config.owned`."""
 
 _CONSUMER_ONLY: tuple[str, ...] = (
     "fetch.",

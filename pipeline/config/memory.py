@@ -10,17 +10,19 @@ from typing import NamedTuple
 from pipeline.config.schema import Config
 
 MIB = 1024 * 1024
-SOURCE_QUEUE_BYTES = 64 * MIB
-"""librdkafka's queue of fetched records (`queued.max.messages.kbytes` of the source)."""
-FETCH_BYTES = 16 * MIB
-"""One response being decompressed and added to it (`fetch.max.bytes`)."""
-MEMBERSHIP_QUEUE_BYTES = 1 * MIB
-DEAD_LETTER_QUEUE_BYTES = 32 * MIB
-CLAIM_BYTES = 64
-"""One claim of 32 bytes in a table that is at most half full while it grows."""
-ROW_OBJECT_BYTES = 1_000
-"""A decoded row with its fields as Python objects."""
+SOURCE_QUEUE_BYTES_MAX = 64 * MIB
+"""Fetched and not yet polled, over all partitions of a source (`queued.max.messages.kbytes`). librdkafka counts bytes as
+they are in the process, so after decompression."""
+FETCH_BYTES_MAX = 16 * MIB
+"""One fetch response of one broker (`fetch.max.bytes`); may be exceeded by a single record set that is larger."""
+MEMBERSHIP_QUEUE_BYTES_MAX = 1 * MIB
+DEAD_LETTER_QUEUE_BYTES_MAX = 32 * MIB
+CLAIM_BYTES = 41
+"""An entry of 32 bytes and its share of an index that is three quarters full (`_native/claims.pxd`)."""
+ROW_BYTES = 1_000
+"""A decoded row with its fields as Python objects, beside the bytes of the record; an estimate."""
 BASE_BYTES = 150 * MIB
+"""The interpreter and the libraries without any record, as seen; an estimate."""
 
 
 class MemoryLimit(NamedTuple):
@@ -35,29 +37,27 @@ class MemoryLimit(NamedTuple):
 def memory_plan(config: Config) -> list[MemoryLimit]:
     """The named limits, the sum last."""
     limits, batch, clickhouse = config.limits, config.batch, config.clickhouse
+    source = SOURCE_QUEUE_BYTES_MAX + FETCH_BYTES_MAX
+    letters = DEAD_LETTER_QUEUE_BYTES_MAX if config.dead_letters.topic else 0
+    claims = config.dedup.ids_max * CLAIM_BYTES if config.dedup.key else 0
     lines = [
-        MemoryLimit("interpreter_and_libraries", BASE_BYTES, "measured, without any record"),
+        MemoryLimit("interpreter_and_libraries", BASE_BYTES, "estimate, without any record"),
+        MemoryLimit("source_queue", source, "fixed: librdkafka's queue and one fetch response"),
+        MemoryLimit("recovery_source_queue", source, "fixed: the same, while declared batches are read again"),
+        MemoryLimit("membership_queue", MEMBERSHIP_QUEUE_BYTES_MAX, "fixed: it never reads a record"),
         MemoryLimit(
-            "source_queue", SOURCE_QUEUE_BYTES + FETCH_BYTES, "fixed: librdkafka's queue and one fetch response"
-        ),
-        MemoryLimit("membership_queue", MEMBERSHIP_QUEUE_BYTES, "fixed: it never reads a record"),
-        MemoryLimit(
-            "poll",
-            limits.poll_records_max * ROW_OBJECT_BYTES + limits.record_bytes_max,
-            "limits.poll_records_max decoded rows, limits.record_bytes_max",
+            "polled_rows",
+            limits.poll_records_max * ROW_BYTES + limits.record_bytes_max,
+            f"limits.poll_records_max x {ROW_BYTES} (estimate) + limits.record_bytes_max",
         ),
         MemoryLimit("blocks_in_flight", limits.bytes_in_flight_max, "limits.bytes_in_flight_max"),
         MemoryLimit("open_batch", batch.bytes_max, "batch.bytes_max"),
         MemoryLimit(
-            "compressed_blocks",
-            clickhouse.insert_threads * batch.bytes_max,
-            "clickhouse.insert_threads x batch.bytes_max, if nothing compresses",
+            "insert_copies",
+            2 * clickhouse.insert_threads * batch.bytes_max,
+            "clickhouse.insert_threads x batch.bytes_max x 2: the block as sent, and compressed",
         ),
-        MemoryLimit(
-            "dead_letter_queue",
-            DEAD_LETTER_QUEUE_BYTES if config.dead_letters.topic else 0,
-            "fixed, with a dead-letter topic",
-        ),
-        MemoryLimit("claims", config.dedup.ids_max * CLAIM_BYTES if config.dedup.key else 0, "dedup.ids_max"),
+        MemoryLimit("dead_letter_queue", letters, "fixed, with dead_letters.topic"),
+        MemoryLimit("claims", claims, f"dedup.ids_max x {CLAIM_BYTES}, with dedup.key"),
     ]
     return [*lines, MemoryLimit("sum", sum(line.nbytes for line in lines), "")]

@@ -67,6 +67,8 @@ OWNED_SETTINGS: dict[str, str] = {
     "min_insert_block_size_bytes": "one insert must stay one block",
     "input_format_parallel_parsing": "one insert must stay one block",
     "max_insert_threads": "one insert must stay one block",
+    "use_strict_insert_block_limits": "one insert must stay one block",
+    "input_format_native_allow_types_conversion": "blocks hold some columns in a simpler type than the table",
     "session_id": "a session would serialise the inserts",
     "query_id": "every query has an id of its own",
     "database": "it is clickhouse.database",
