@@ -383,17 +383,19 @@ cdef class Reader:
         """Hands every record in `slots` to the group of its partition, in order; errors stay in `slots`."""
         cdef Py_ssize_t index, last = -1
         cdef Message *message
-        cdef Group *group
+        cdef Group *group = NULL
         self.groups_count = 0
         for index in range(count):
             message = self.slots[index]
             self.group_of[index] = -1
             if message.err == 0:
-                if last < 0 or self.groups[last].rkt != message.rkt or self.groups[last].partition != message.partition:
+                if last < 0 or group.rkt != message.rkt or group.partition != message.partition:
                     last = self._group(message)
+                    group = &self.groups[last]
                 self.group_of[index] = <int32_t>last
-                self.groups[last].count += 1
-                self.groups[last].nbytes += <Py_ssize_t>message.len
+                # Spelt out: with overflow checks Cython compiles no in-place operation on an attribute without the GIL.
+                group.count = group.count + 1
+                group.nbytes = group.nbytes + <Py_ssize_t>message.len
         for index in range(self.groups_count):
             group = &self.groups[index]
             group.messages = <Message **>malloc(<size_t>group.count * sizeof(MessagePointer))
@@ -404,7 +406,7 @@ cdef class Reader:
             if self.group_of[index] >= 0:
                 group = &self.groups[self.group_of[index]]
                 group.messages[group.count] = self.slots[index]
-                group.count += 1
+                group.count = group.count + 1
                 self.slots[index] = NULL
         return 0
 
@@ -420,10 +422,10 @@ cdef class Reader:
             if grown == NULL:
                 raise MemoryError
             self.groups = grown
-            self.groups_room *= 2
+            self.groups_room = 2 * self.groups_room
         index = self.groups_count
         self.groups[index] = Group(message.rkt, message.partition, 0, 0, NULL)
-        self.groups_count += 1
+        self.groups_count = self.groups_count + 1
         return index
 
     cdef Run _run(self, Group *group):

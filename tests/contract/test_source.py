@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import threading
 import time
@@ -342,6 +343,9 @@ def test_records_outlive_the_source(cluster: Cluster, source_of: OpenSource) -> 
         run.key(1)
 
 
+@pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps freed memory for a while"
+)
 def test_memory_is_given_back(cluster: Cluster, source_of: OpenSource) -> None:
     topic = cluster.topic()
     for number in range(PARTITIONS):
