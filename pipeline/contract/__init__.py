@@ -4,8 +4,7 @@ A contract is a `msgspec.Struct`, a tagged union of them, or inferred from the t
 checking; it reads no table and decodes no stream (see `pipeline.decode`).
 """
 
-from pipeline.contract.fields import columns_of
-from pipeline.contract.fields import columns_of as struct_columns
+from pipeline.contract.fields import struct_columns
 from pipeline.contract.load import load
 from pipeline.contract.markers import ch, column, epoch, ignored, null_as_default
 from pipeline.contract.model import LINEAGE, Contract, TableColumn, Target
@@ -18,7 +17,6 @@ __all__ = [
     "Target",
     "ch",
     "column",
-    "columns_of",
     "encode_json",
     "epoch",
     "ignored",

@@ -99,7 +99,7 @@ def _field(info: msgspec.structs.FieldInfo) -> Field:
             chtype = explicit
             chtypes.parse(explicit)
         elif not ignored:
-            chtype = default_type(shape)
+            chtype = _with_few_values(default_type(shape), info.type)
     except ValueError as error:
         chtype, problem = "", str(error)
     if msgspec.Raw in shape.members and (shape.null or len(shape.members) > 1):
@@ -248,28 +248,21 @@ def _name(member: Any) -> str:
     return str(getattr(member, "__name__", member))
 
 
-def columns_of(struct: type[msgspec.Struct]) -> list[tuple[str, str]]:
+def struct_columns(struct: type[msgspec.Struct]) -> list[tuple[str, str]]:
     """Column names and ClickHouse types of a Struct, in its order. Raises ValueError for a field that has none."""
     columns = []
     for field in fields_of(struct):
         if field.problem:
-            raise ValueError(f"field {field.name}: {field.problem}")
+            raise ValueError(f"field {struct.__name__}.{field.name}: {field.problem}")
         if not field.ignored:
-            columns.append((field.column, _literal_type(field)))
+            columns.append((field.column, field.chtype))
     return columns
 
 
-def _literal_type(field: Field) -> str:
+def _with_few_values(chtype: str, annotation: Any) -> str:
     """Few values that repeat are cheapest as LowCardinality."""
-    text = field.chtype
-    few = any(get_origin(one) is Literal or _is_enum(one) for one in members_of(field.type))
-    if (
-        few
-        and text in {"String", "Nullable(String)"}
-        and not any(isinstance(mark, markers.Ch) for mark in _marks(field.type))
-    ):
-        return f"LowCardinality({text})"
-    return text
+    few = any(get_origin(one) is Literal or _is_enum(one) for one in members_of(annotation))
+    return f"LowCardinality({chtype})" if few and chtype in {"String", "Nullable(String)"} else chtype
 
 
 def _is_enum(annotation: Any) -> bool:
