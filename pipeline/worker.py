@@ -9,8 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
+import threading
+import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 from pipeline import flow as data_plane
@@ -73,6 +77,7 @@ class Worker:
         self._tick_s = assembly.clock.monotonic_s()
         self._started_s = self._tick_s
         self._draining = False
+        self._stall_reported = False
         self._background: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Exit:
@@ -213,6 +218,7 @@ class Worker:
         while True:
             self._tick_s = self._clock.monotonic_s()
             self._guarded(self._engine.tick)
+            self._report_stall()
             if self._until_caught_up and not self._draining and self._caught_up():
                 self._drain("caught up")
             await asyncio.sleep(TICK_S)
@@ -245,6 +251,16 @@ class Worker:
 
     def _data_plane_is_alive(self) -> bool:
         return self._flow.stalled_s() * 1000 < self._config.limits.stall_ms_max
+
+    def _report_stall(self) -> None:
+        """Says once, half-way to giving up the membership, where every thread stands."""
+        stalled = self._flow.stalled_s() * 2_000 > self._config.limits.stall_ms_max
+        if stalled and not self._stall_reported:
+            stacks = {name: traceback.format_stack(frame) for name, frame in _frames().items()}
+            log.error(
+                "the data plane has made no progress for %.0f s", self._flow.stalled_s(), extra={"stacks": stacks}
+            )
+        self._stall_reported = stalled
 
     def _is_live(self) -> bool:
         return self._clock.monotonic_s() - self._tick_s < LIVE_TICK_AGE_S_MAX
@@ -298,3 +314,9 @@ class Worker:
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _frames() -> dict[str, FrameType]:
+    """The current frame of each thread, by its name."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return {names.get(ident, str(ident)): frame for ident, frame in sys._current_frames().items()}
