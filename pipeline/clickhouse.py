@@ -381,10 +381,14 @@ class ClickHouse:
         self._ask(doing, lambda connection: connection.client.command(sql))
 
     def query_rows(
-        self, sql: str, parameters: Mapping[str, Any] | None = None, doing: str = "running a query"
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | None = None,
+        doing: str = "running a query",
+        settings: Mapping[str, Setting] | None = None,
     ) -> list[tuple[Any, ...]]:
         def question(connection: _Connection) -> list[tuple[Any, ...]]:
-            result = connection.client.query(sql, parameters=dict(parameters or {}))
+            result = connection.client.query(sql, parameters=dict(parameters or {}), settings=dict(settings or {}))
             return [tuple(row) for row in result.result_rows]
 
         return self._ask(doing, question)
