@@ -13,8 +13,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from pipeline.config import owned
@@ -397,6 +405,36 @@ class Cluster:
         found = self._list_offsets({p: OffsetSpec.for_timestamp(time_ms) for p, time_ms in times_ms.items()})
         after = [partition for partition, offset in found.items() if offset < 0]
         return found | self._list_offsets(dict.fromkeys(after, _LATEST))
+
+    def brokers(self) -> list[int]:
+        """The ids of the brokers that are up."""
+        return sorted(self._metadata().brokers)
+
+    def settings(self, kind: Literal["broker", "topic"], name: str) -> dict[str, str]:
+        """The configuration of a broker (by id) or topic; empty where it cannot be read: no right to, or not supported."""
+        resource = ConfigResource(kind, name)
+        try:
+            futures = self._admin.describe_configs([resource], request_timeout=self._timeout_s)
+            found: dict[str, Any] = self._result(futures[resource])
+        except (KafkaException, TimeoutError):
+            return {}
+        return {key: str(entry.value) for key, entry in found.items() if entry.value is not None}
+
+    def committed(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, str]]:
+        """Partition -> (committed offset, metadata) of the configured group; -1 and '' where nothing is committed."""
+        wanted = [TopicPartition(partition.topic, partition.number) for partition in partitions]
+        if not wanted:
+            return {}
+        group = self._config.group
+        with self._explained():
+            futures = self._admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, wanted)], request_timeout=self._timeout_s
+            )
+            found = self._result(futures[group]).topic_partitions
+        for one in found:
+            if one.error is not None:
+                raise DependencyDown(trouble_of(one.error).message(self._config.brokers))
+        return {Partition(one.topic, one.partition): (max(-1, one.offset), one.metadata or "") for one in found}
 
     def close(self) -> None:
         """Lets go of the client; librdkafka's threads end with its last reference."""

@@ -51,8 +51,15 @@ def from_data(data: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
     facts = Facts(built.config, frozenset(built.explicit), built.origins)
     verdict = rules.apply(facts, built.broken)
     if problems := built.problems + verdict.problems:
-        raise ConfigurationError(problems)
+        raise ConfigurationError(sorted(problems, key=_place))
     return Loaded(built.config, verdict.warnings + _near_misses(environ))
+
+
+def _place(problem: Problem) -> int:
+    """Problems are told in the order of the sections, whoever found them."""
+    sections = list(fields_of(Config))
+    section = problem.key.partition(".")[0].partition("[")[0]
+    return sections.index(section) if section in sections else -1
 
 
 def validate(config: Config) -> Loaded:

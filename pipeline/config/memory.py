@@ -16,7 +16,8 @@ they are in the process, so after decompression."""
 FETCH_BYTES_MAX = 16 * MIB
 """One fetch response of one broker (`fetch.max.bytes`); may be exceeded by a single record set that is larger."""
 MEMBERSHIP_QUEUE_BYTES_MAX = 1 * MIB
-DEAD_LETTER_QUEUE_BYTES_MAX = 32 * MIB
+DEAD_LETTER_QUEUE_BYTES_MAX = 64 * MIB
+"""Letters not yet acknowledged (`queue.buffering.max.kbytes`)."""
 CLAIM_BYTES = 41
 """An entry of 32 bytes and its share of an index that is three quarters full (`_native/claims.pxd`)."""
 ROW_BYTES = 1_000

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from msgspec.structs import FieldInfo
 
 from pipeline.config.secrets import HIDDEN, is_secret_field, is_secret_name, shown
-from pipeline.config.tree import Built, bare, describe, did_you_mean, leaf_keys
+from pipeline.config.tree import Built, bare, describe, did_you_mean, leaf_keys, sample, unit_of
 
 PREFIX = "PENSTOCK__"
 _TRUE = {"true": True, "false": False}
@@ -67,17 +67,18 @@ def _parse(info: FieldInfo, text: str, key: str, name: str, built: Built) -> tup
     # The text of a table or list that is not JSON may hold anything, so it is not shown.
     hide = is_secret_field(info) or get_origin(kind) in (dict, list)
     seen = HIDDEN if hide else shown(text, key)
-    built.add(key, seen, f"must be {describe(info.type)}", _fix(kind, name))
+    built.add(key, seen, f"must be {describe(info.type)}{unit_of(key)}", _fix(info, name))
     return None, False
 
 
-def _fix(kind: Any, name: str) -> str:
+def _fix(info: FieldInfo, name: str) -> str:
+    kind = bare(info.type)
     if kind is bool:
         return f"Set {name}=true or {name}=false"
     if kind is int:
-        return f"Set a whole number without a unit: {name}=1000"
+        return f"Set a whole number without a unit: {name}={sample(info)}"
     if kind is float:
-        return f"Set a number: {name}=0.5"
+        return f"Set a number: {name}={sample(info)}"
     if get_origin(kind) is dict:
         return f'Write a JSON object: {name}=\'{{"key": "value"}}\''
     inner = get_args(kind)[0]

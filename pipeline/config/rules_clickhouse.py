@@ -59,8 +59,11 @@ def _url_faults(url: str, parts: SplitResult, port: int | None) -> Iterator[tupl
         )
     elif not parts.hostname or port == 0:
         yield "names no host and port", _EXAMPLE
-    elif parts.path.strip("/") or parts.query or parts.fragment:
-        yield "has more than scheme, host and port", "Set clickhouse.database and [clickhouse.settings] instead"
+    elif parts.query or parts.fragment:
+        yield (
+            "has more than scheme, host, port and the path of a proxy",
+            "Set clickhouse.database and [clickhouse.settings] instead",
+        )
     elif port in (9000, 9440):
         yield (
             f"uses port {port}, which speaks ClickHouse's native protocol, not HTTP",

@@ -102,6 +102,8 @@ def _shown(value: Any, name: str) -> str:
         return "true" if hidden else "false"
     if isinstance(hidden, str):
         return '"' + hidden + '"'
+    if isinstance(hidden, float):
+        return f"{hidden:g}"
     try:
         return msgspec.json.encode(hidden).decode()
     except TypeError:

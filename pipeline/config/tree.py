@@ -100,6 +100,20 @@ def describe(annotation: Any) -> str:
     return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[kind]
 
 
+def unit_of(key: str) -> str:
+    """The unit that a key's name tells, in words."""
+    name = key.removesuffix("_max")
+    units = {"_ms": " (milliseconds)", "_s": " (seconds)", "bytes": " (bytes)"}
+    return next((unit for end, unit in units.items() if name.endswith(end)), "")
+
+
+def sample(info: msgspec.structs.FieldInfo) -> str:
+    """A value that a key could have: its default where that is one."""
+    if not info.required and isinstance(value := info_default(info), (bool, int, float)):
+        return str(value).lower()
+    return "1000"
+
+
 def _section(struct: type[msgspec.Struct], data: Mapping[str, Any], prefix: str, built: Built) -> Any:
     known = fields_of(struct)
     for name in data:
@@ -142,7 +156,7 @@ def _leaf(info: msgspec.structs.FieldInfo, value: Any, key: str, built: Built) -
         return msgspec.convert(value, info.type, strict=True)
     except msgspec.ValidationError:
         seen = HIDDEN if is_secret_field(info) else shown(value, key)
-        built.add(key, seen, f"must be {describe(info.type)}", _type_fix(info, value, key))
+        built.add(key, seen, f"must be {describe(info.type)}{unit_of(key)}", _type_fix(info, value, key))
         return _stand_in(info, key, built)
 
 
@@ -170,8 +184,12 @@ def _unknown(struct: type[msgspec.Struct], name: str, value: Any, prefix: str, b
     section = prefix.rstrip(".") or "the top level"
     close = did_you_mean(name, fields_of(struct))
     elsewhere = [key for key in leaf_keys() if key.rpartition(".")[2] == name]
-    if elsewhere and not close:
+    if elsewhere and is_secret_name(name):
+        fix = f"Did you mean {elsewhere[0]}_file? Secrets come from files or the environment"
+    elif elsewhere:
         fix = f"Did you mean {elsewhere[0]}? Move it under [{elsewhere[0].rpartition('.')[0]}]"
+    elif is_secret_name(close):
+        fix = f"Did you mean {prefix}{close}_file? Secrets come from files or the environment"
     elif close:
         fix = f"Did you mean {prefix}{close}?"
     else:
@@ -190,8 +208,10 @@ def _example(key: str, kind: Any) -> str:
     if is_struct(kind):
         required = ", ".join(f.name for f in msgspec.structs.fields(kind) if f.required)
         return f"Add a section [{key}] with {required}"
-    sample = {"brokers": '"host:9092"', "urls": '["http://host:8123"]'}.get(name, f'"{name}"')
-    return f"Add {name} = {sample}{where}"
+    like = {"brokers": '"host:9092"', "urls": '["http://host:8123"]', "group": '"penstock-orders"'}.get(
+        name, f'"{name}"'
+    )
+    return f"Add {name} = {like}{where}"
 
 
 def _type_fix(info: msgspec.structs.FieldInfo, value: Any, key: str) -> str:
@@ -201,13 +221,12 @@ def _type_fix(info: msgspec.structs.FieldInfo, value: Any, key: str) -> str:
         close = did_you_mean(str(value), get_args(kind))
         return f'Did you mean "{close}"?' if close else f'Choose one, for example {name} = "{get_args(kind)[-1]}"'
     if kind in (int, float, bool) and isinstance(value, str):
-        return f"Write it without quotes: {name} = {'true' if kind is bool else 1000}"
-    fixes = {
-        int: f"Write a whole number: {name} = 1000",
-        float: f"Write a number: {name} = 0.5",
-        bool: f"Write {name} = true or {name} = false",
-        str: f'Write it in quotes: {name} = "..."',
-        list: f'Write a list, also for a single one: {name} = ["..."]',
-        dict: f"Write it under a line [{key}]; each value is a text, a number, true or false",
-    }
-    return fixes[get_origin(kind) or kind]
+        return f"Write it without quotes: {name} = {sample(info)}"
+    if kind in (int, float, bool):
+        return f"Write {name} = {sample(info)}"
+    if get_origin(kind) is list:
+        one = shown(value, key) if isinstance(value, str) else '"..."'
+        return f"Write a list, also for a single one: {name} = [{one}]"
+    if get_origin(kind) is dict:
+        return f"Write it under a line [{key}]; each value is a text, a number, true or false"
+    return f'Write it in quotes: {name} = "..."'
