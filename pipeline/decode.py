@@ -134,15 +134,15 @@ class Decoder:
     def _rule(self, text: str, path: str, error: Exception) -> tuple[RejectCode, str]:
         if error.__cause__ is not None:  # raised by the user's own code: its text may say anything
             return RejectCode.BREAKS_CONTRACT, f"refused by the contract ({type(error.__cause__).__name__})"
+        if text.startswith(("Invalid value", "Expected")) and path.removeprefix("$.") in self._tag_fields:
+            return RejectCode.UNKNOWN_TYPE, "no type of the contract has this tag"
         if match := _EXPECTED.fullmatch(text):
             code = RejectCode.NULL if match[2] == "null" else RejectCode.WRONG_TYPE
             return code, f"expected {match[1]}, got {match[2]}"
         if match := _MISSING.fullmatch(text):
             code = RejectCode.UNKNOWN_TYPE if match[1] in self._tag_fields else RejectCode.BREAKS_CONTRACT
             return code, f"field {match[1]} is missing"
-        if text.startswith("Invalid value") and path.rpartition(".")[2] in self._tag_fields:
-            return RejectCode.UNKNOWN_TYPE, "no type of the contract has this tag"
-        if text.startswith("Invalid enum value"):
+        if text.startswith(("Invalid enum value", "Invalid value")):
             return RejectCode.BREAKS_CONTRACT, "not one of the allowed values"
         if text.startswith("Object contains unknown field"):
             return RejectCode.BREAKS_CONTRACT, "an unknown field, which the contract forbids"

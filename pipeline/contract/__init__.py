@@ -5,7 +5,7 @@ checking; it reads no table and decodes no stream (see `pipeline.decode`).
 """
 
 from pipeline.contract.fields import struct_columns
-from pipeline.contract.load import load
+from pipeline.contract.loading import load
 from pipeline.contract.markers import ch, column, epoch, ignored, null_as_default
 from pipeline.contract.model import LINEAGE, Contract, TableColumn, Target
 from pipeline.contract.nested import encode_json

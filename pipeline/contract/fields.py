@@ -92,9 +92,9 @@ def _field(info: msgspec.structs.FieldInfo) -> Field:
     marks = _marks(info.type)
     shape = shape_of(info.type)
     chtype, problem = "", ""
-    explicit = next((mark.type for mark in marks if isinstance(mark, markers.Ch)), None)
     ignored = markers.ignored in marks
     try:
+        explicit = _explicit_type(info.type)
         if explicit is not None:
             chtype = explicit
             chtypes.parse(explicit)
@@ -134,6 +134,27 @@ def _marks(annotation: Any) -> list[Any]:
     if _is_union(annotation):
         return [mark for member in get_args(annotation) for mark in _marks(member)]
     return []
+
+
+def _explicit_type(annotation: Any) -> str | None:
+    """The type that `ch` names. On the member of an optional it is the type of what is not null."""
+    if get_origin(annotation) is typing.Annotated:
+        inner, *marks = get_args(annotation)
+        outer = next((mark.type for mark in marks if isinstance(mark, markers.Ch)), None)
+        return _explicit_type(inner) if outer is None else outer
+    if not _is_union(annotation):
+        return None
+    members = get_args(annotation)
+    found = next((text for text in map(_explicit_type, members) if text is not None), None)
+    return nullable(found) if found is not None and type(None) in members else found
+
+
+def nullable(text: str) -> str:
+    """The type that holds NULL, too; unchanged where ClickHouse has none. Raises ValueError when it is not a type."""
+    chtype = chtypes.parse(text)
+    if chtype.nullable or chtype.kind in {"array", "map"}:
+        return text
+    return f"LowCardinality({nullable(chtype.args[0])})" if chtype.name == "LowCardinality" else f"Nullable({text})"
 
 
 def _is_union(annotation: Any) -> bool:
@@ -215,12 +236,17 @@ def default_type(shape: Shape) -> str:
     text = "String" if member in _NESTED else _SCALARS.get(member, "")
     if not text:
         raise ValueError(f"no column type for {getattr(member, '__name__', member)}: name one with `ch(...)`")
-    return f"Nullable({text})" if shape.null else text
+    return nullable(text) if shape.null else text
 
 
 def _column_like(shape: Shape | None) -> bool:
     """Whether a list's or dict's values have a column type of their own; otherwise the whole is kept as JSON text."""
-    return shape is not None and len(shape.members) == 1 and shape.members[0] not in _NESTED
+    if shape is None or len(shape.members) != 1:
+        return False
+    member = shape.members[0]
+    if member in (list, dict) and shape.items:
+        return _column_like(shape.items.get(1 if member is dict else 0))
+    return member not in _NESTED
 
 
 def misfit(shape: Shape, chtype: ChType, null_as_default: bool) -> str:
@@ -234,11 +260,9 @@ def misfit(shape: Shape, chtype: ChType, null_as_default: bool) -> str:
         if member is Any:
             continue
         if core.kind == "array" and member is list:
-            return misfit(shape.items[0], core.inner(0), null_as_default) if 0 in shape.items else ""
+            return misfit(shape.items[0], core.inner(0), False) if 0 in shape.items else ""
         if core.kind == "map" and member is dict and 1 in shape.items:
-            return misfit(shape.items[0], core.inner(0), False) or misfit(
-                shape.items[1], core.inner(1), null_as_default
-            )
+            return misfit(shape.items[0], core.inner(0), False) or misfit(shape.items[1], core.inner(1), False)
         if core.kind not in _FILLS.get(member, frozenset()):
             return f"{_name(member)} does not go into {chtype}"
     return ""
