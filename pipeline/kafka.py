@@ -20,6 +20,7 @@ from confluent_kafka import (
     KafkaException,
     TopicCollection,
     TopicPartition,
+    libversion,
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
@@ -338,6 +339,11 @@ def wait_for_brokers(
         trouble = troubles.last or failure
         if trouble.lasting or time.monotonic() >= end:
             raise DependencyDown(trouble.message(brokers)) from None
+
+
+def librdkafka_version() -> str:
+    """The version of the library under confluent-kafka."""
+    return str(libversion()[0])
 
 
 # -- questions about the cluster ---------------------------------------------------------------------------------------

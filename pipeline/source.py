@@ -245,8 +245,7 @@ class NativeSource:
         self._closing = False
         self._log = logger
         self.troubles = Troubles()
-        bind(cimpl.__file__)
-        self._reader: Reader | None = Reader(properties(config, "source"), READER_RECORDS_MAX)
+        self._reader: Reader | None = open_reader(config)
 
     def assign(self, positions: dict[Partition, int]) -> None:
         with self._lock:
@@ -287,6 +286,12 @@ class NativeSource:
         if self._reader is None:
             raise SourceError("the source is closed; a read after the close is a mistake of the caller")
         return self._reader
+
+
+def open_reader(config: Kafka) -> Reader:
+    """The native reader by itself, with the properties of a source."""
+    bind(cimpl.__file__)
+    return Reader(properties(config, "source"), READER_RECORDS_MAX)
 
 
 def open_source(config: Kafka, *, end_events: bool = True, logger: logging.Logger = log) -> Source:
