@@ -193,14 +193,15 @@ class Generator:
         return _TOMBSTONE if roll < self._tombstone else _LATE
 
     def _origin(self, partition: int, offset: int, choice: int) -> int:
-        """The nearest record at or before the chosen distance that is a row in its own right; -1 when there is none near.
+        """The nearest record at or before the chosen distance that is an ordinary row; -1 when there is none near.
 
-        It looks at each candidate's dice only, never at what a candidate itself repeats: that would be a chain.
+        Late records are no origins: whether a copy of one is still recognised depends on the window. It looks at each
+        candidate's dice only, never at what a candidate itself repeats: that would be a chain.
         """
         candidate = offset - 1 - choice % DUPLICATE_DISTANCE_MAX
         for earlier in range(candidate, max(-1, candidate - DUPLICATE_LOOKS_MAX), -1):
             roll = self._dice(partition, earlier // BLOCK_RECORDS)[earlier % BLOCK_RECORDS][0]
-            if roll >= self._tombstone:
+            if roll >= self._late:
                 return earlier
         return -1
 

@@ -22,7 +22,7 @@ def invalid_utf8(field: str) -> Poison:
 
 def wrong_type(field: str) -> Poison:
     """A text where a number is due."""
-    return Poison("wrong_type", RejectCode.BREAKS_CONTRACT, _number(field, b'"%s":"many"' % field.encode()))
+    return Poison("wrong_type", RejectCode.WRONG_TYPE, _number(field, b'"%s":"many"' % field.encode()))
 
 
 def missing(field: str) -> Poison:
@@ -40,7 +40,7 @@ def no_id(field: str) -> Poison:
     """A null where the event id is due."""
     pattern = re.compile(rb'"%s":"[^"]*"' % field.encode())
     null = b'"%s":null' % field.encode()
-    return Poison("null_id", RejectCode.BREAKS_CONTRACT, lambda value: pattern.sub(null, value, count=1))
+    return Poison("null_id", RejectCode.NULL, lambda value: pattern.sub(null, value, count=1))
 
 
 def replaced(name: str, code: RejectCode, pattern: bytes, by: bytes) -> Poison:

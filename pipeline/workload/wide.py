@@ -78,7 +78,7 @@ SHAPE = Shape(
     render=render,
     identify=lambda draw: uuid_of(draw[0]),
     unknown_version=spoil.replaced(
-        "unknown_version", RejectCode.BREAKS_CONTRACT, rb'"counter_07":-?\d+', b'"counter_07":{"v2":1}'
+        "unknown_version", RejectCode.WRONG_TYPE, rb'"counter_07":-?\d+', b'"counter_07":{"v2":1}'
     ),
     poisons=(
         spoil.truncated(),
