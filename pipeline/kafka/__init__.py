@@ -1,0 +1,36 @@
+"""How this project speaks to Kafka: client properties per role, what a commit's error means, questions about the cluster.
+
+It never reads a record, never joins a group and never commits; those are `source` and `membership`.
+"""
+
+from pipeline.kafka.clients import OWNED_KEYS, Role, librdkafka_version, properties
+from pipeline.kafka.cluster import Cluster
+from pipeline.kafka.commits import CommitOutcome, classify_commit
+from pipeline.kafka.trouble import (
+    ACCESS_CODES,
+    CREDENTIAL_CODES,
+    Trouble,
+    Troubles,
+    Unrepeated,
+    log,
+    trouble_of,
+    wait_for_brokers,
+)
+
+__all__ = [
+    "ACCESS_CODES",
+    "CREDENTIAL_CODES",
+    "OWNED_KEYS",
+    "Cluster",
+    "CommitOutcome",
+    "Role",
+    "Trouble",
+    "Troubles",
+    "Unrepeated",
+    "classify_commit",
+    "librdkafka_version",
+    "log",
+    "properties",
+    "trouble_of",
+    "wait_for_brokers",
+]
