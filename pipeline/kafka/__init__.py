@@ -3,7 +3,7 @@
 It never reads a record, never joins a group and never commits; those are `source` and `membership`.
 """
 
-from pipeline.kafka.clients import OWNED_KEYS, Role, librdkafka_version, properties
+from pipeline.kafka.clients import OWNED_KEYS, Role, librdkafka_version, properties, refused_properties
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.commits import CommitOutcome, classify_commit
 from pipeline.kafka.trouble import (
@@ -31,6 +31,7 @@ __all__ = [
     "librdkafka_version",
     "log",
     "properties",
+    "refused_properties",
     "trouble_of",
     "wait_for_brokers",
 ]

@@ -1,14 +1,16 @@
-"""The librdkafka properties of each kind of client. It makes no client."""
+"""The librdkafka properties of each kind of client, and whether librdkafka takes them. It connects to nothing."""
 
 from __future__ import annotations
 
-from typing import Literal
+import logging
+from typing import Any, Literal
 
-from confluent_kafka import libversion
+from confluent_kafka import Consumer, KafkaException, Producer, libversion
 
 from pipeline.config import owned
 from pipeline.config.memory import FETCH_BYTES_MAX, SOURCE_QUEUE_BYTES_MAX
 from pipeline.config.schema import Kafka, Tls
+from pipeline.errors import Problem
 
 Role = Literal["membership", "source", "producer", "admin"]
 Property = str | int | float | bool

@@ -21,8 +21,8 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from pipeline.config.schema import Kafka
-from pipeline.errors import DependencyDown
-from pipeline.kafka.clients import properties
+from pipeline.errors import ConfigurationError, DependencyDown
+from pipeline.kafka.clients import properties, refused_properties
 from pipeline.kafka.trouble import Trouble, Troubles, log, trouble_of, wait_for_brokers
 from pipeline.types import Partition
 
