@@ -1,4 +1,4 @@
-"""librdkafka's own mock cluster as a context manager: real protocol, groups, commit metadata, faults; never a Kafka to keep data in.
+"""librdkafka's mock cluster as a context manager: real protocol, groups, commit metadata, faults; no store to keep data in.
 
 The cluster lives in the process that opens it (one thread of librdkafka, listening on 127.0.0.1); any client of any
 process may connect. It is driven through ctypes on the very library that confluent-kafka loaded, which exports the

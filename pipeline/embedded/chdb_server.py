@@ -1,0 +1,194 @@
+"""ClickHouse's HTTP interface before one chDB engine in a process of its own, and the class that starts, kills and restarts it.
+
+    python -m pipeline.embedded.chdb_server --path DIR --port N     prints {"url": ..., "port": ..., "pid": ...} once it listens
+
+The process stops on SIGTERM or SIGINT, letting running requests end. What was acknowledged before a SIGKILL is on disk, with
+its deduplication tokens, as far as the operating system lives on; nothing is synced to the medium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pipeline.embedded.child import Child
+
+if TYPE_CHECKING:
+    from pipeline.embedded.chdb_http import HttpServer
+
+START_S_MAX = 60.0
+STOP_GRACE_S = 20.0
+
+
+class ChdbServer:
+    """A server over the directory `path` on a port of 127.0.0.1 (0: a free one, kept over restarts). A context manager.
+
+    `in_process` serves from threads of this process, which can then hold no other engine path and cannot be killed.
+    `faults` opens the admin path through which `fault` works. Raises StartFailed when the process does not come up.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        port: int = 0,
+        in_process: bool = False,
+        user: str = "default",
+        password: str = "",
+        faults: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.port = port
+        self.user = user
+        self.password = password
+        self._faults = faults
+        self._in_process = in_process
+        self._child: Child | None = None
+        self._local: tuple[HttpServer, Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return os.getpid() if self._in_process else self._running().pid
+
+    def start(self) -> Self:
+        """Starts the server, or starts it again on the same port and path; returns when it answers."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self._in_process:
+            self._local = open_service(str(self.path), self.port, self.user, self.password, faults=self._faults)
+            self._local[0].start()
+            self.port = self._local[0].port
+            return self
+        command = [
+            sys.executable,
+            "-m",
+            "pipeline.embedded.chdb_server",
+            "--path",
+            str(self.path),
+            "--port",
+            str(self.port),
+        ]
+        command += ["--user", self.user, "--stop-with-stdin"] + (["--faults"] if self._faults else [])
+        # The password travels in the environment: arguments are visible to every user of the machine.
+        self._child = Child(command, self.path / "server.log", environment={"PENSTOCK_CHDB_PASSWORD": self.password})
+        self.port = int(json.loads(self._child.first_line(START_S_MAX))["port"])
+        return self
+
+    def stop(self) -> None:
+        """Lets running requests end, then stops; SIGKILL after a time. Stopping twice does nothing."""
+        if self._local is not None:
+            close_service(*self._local)
+            self._local = None
+        if self._child is not None:
+            child, self._child = self._child, None
+            child.stop(STOP_GRACE_S + 5)
+
+    def kill(self) -> None:
+        """SIGKILL; `start` brings it up again."""
+        self._running().kill()
+        self._child = None
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the server's process since it started."""
+        return time.process_time() if self._in_process else self._running().cpu_seconds()
+
+    def resident_bytes(self) -> int:
+        return self._running().resident_bytes()
+
+    def log_tail(self) -> str:
+        return self._running().log_tail()
+
+    def fault(self, action: str, **details: Any) -> None:
+        """Orders a fault (see `faults.Fault`) for the next matching inserts."""
+        self._admin([{"action": action, **details}])
+
+    def clear_faults(self) -> None:
+        self._admin([])
+
+    def faults_left(self) -> int:
+        """How many statements are still to meet a fault."""
+        return self._admin(None)
+
+    def _admin(self, orders: list[dict[str, Any]] | None) -> int:
+        if not self._faults:
+            raise RuntimeError("the server was started without faults=True")
+        body = None if orders is None else json.dumps(orders).encode()
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/faults", data=body), timeout=10) as answer:
+            return int(answer.read())
+
+    def _running(self) -> Child:
+        if self._child is None:
+            raise RuntimeError("the chDB server is not running in a process of its own")
+        return self._child
+
+
+def open_service(path: str, port: int, user: str, password: str, *, faults: bool) -> tuple[HttpServer, Any]:
+    """An engine over `path` and a server before it that is not started yet. Imports chDB."""
+    from pipeline.embedded.chdb_engine import Engine
+    from pipeline.embedded.chdb_http import Access, HttpServer, Service
+    from pipeline.embedded.faults import Faults
+
+    engine = Engine(path)
+    return HttpServer(Service(engine, Access(user, password), Faults() if faults else None), port), engine
+
+
+def close_service(server: HttpServer, engine: Any) -> None:
+    """Stops gracefully. When requests outlast the grace the engine is left open: closing it under them is not safe."""
+    if server.stop(STOP_GRACE_S):
+        engine.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.embedded.chdb_server", description=main.__doc__)
+    parser.add_argument("--path", required=True, help="directory of the engine's data; created when missing")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--user", default="default")
+    parser.add_argument("--faults", action="store_true", help="opens /faults, for tests")
+    parser.add_argument(
+        "--stop-with-stdin", action="store_true", help="stops when standard input ends, as when its owner dies"
+    )
+    options = parser.parse_args(arguments)
+    # Blocked before the engine starts its threads, so that the signals wait for sigwait below.
+    stops = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    password = os.environ.get("PENSTOCK_CHDB_PASSWORD", "")
+    server, engine = open_service(options.path, options.port, options.user, password, faults=options.faults)
+    server.start()
+    url = f"http://127.0.0.1:{server.port}"
+    print(json.dumps({"url": url, "port": server.port, "pid": os.getpid()}), flush=True)
+    if options.stop_with_stdin:
+        threading.Thread(target=_watch_stdin, name="stdin", daemon=True).start()
+    signal.sigwait(stops)
+    close_service(server, engine)
+    sys.stdout.flush()
+    # The engine's own threads may outlast a clean interpreter exit; the data are on disk.
+    os._exit(0)
+
+
+def _watch_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

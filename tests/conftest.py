@@ -1,0 +1,121 @@
+"""Fixtures every test may use: a seed that is printed, the mock Kafka, the embedded ClickHouse, a real Kafka, any ClickHouse.
+
+Every server binds to a free port of 127.0.0.1 and stops with the test or the session, also when it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from pipeline.embedded.apache_kafka import ApacheKafka
+
+    from pipeline.embedded.chdb_server import ChdbServer
+    from pipeline.embedded.mock_kafka import MockKafka
+
+
+class Database(NamedTuple):
+    """A database of its own for one test, on a server that tests share."""
+
+    server: ChdbServer
+    url: str
+    database: str
+
+
+@pytest.fixture
+def seed() -> int:
+    """The seed of a randomised test: PENSTOCK_TEST_SEED, or a new one. Printed, so that a failure can be repeated."""
+    value = int(os.environ.get("PENSTOCK_TEST_SEED") or secrets.randbits(32))
+    print(f"PENSTOCK_TEST_SEED={value}")
+    return value
+
+
+@pytest.fixture
+def rng(seed: int) -> random.Random:
+    return random.Random(seed)
+
+
+@pytest.fixture
+def mock_kafka() -> Iterator[MockKafka]:
+    """librdkafka's mock cluster with one broker and no topics yet (`create_topic`)."""
+    from pipeline.embedded.mock_kafka import MockKafka
+
+    with MockKafka() as kafka:
+        yield kafka
+
+
+@pytest.fixture(scope="session")
+def shared_chdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChdbServer]:
+    """One server for the session, with faults. Tests use `chdb_server`, which gives each a database of its own."""
+    from pipeline.embedded.chdb_server import ChdbServer
+
+    with ChdbServer(tmp_path_factory.mktemp("chdb"), faults=True) as server:
+        yield server
+
+
+@pytest.fixture
+def chdb_server(shared_chdb_server: ChdbServer) -> Iterator[Database]:
+    """The session's server and a fresh database on it. A test that kills the server starts one of its own."""
+    name = f"test_{secrets.token_hex(6)}"
+    _run(shared_chdb_server.url, f"CREATE DATABASE {name}")
+    try:
+        yield Database(shared_chdb_server, shared_chdb_server.url, name)
+    finally:
+        shared_chdb_server.clear_faults()
+        _run(shared_chdb_server.url, f"DROP DATABASE IF EXISTS {name} SYNC")
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """One real broker for the session. Without Java, Maven or a registry the test is skipped; in CI that is an error."""
+    from pipeline.embedded import apache_kafka as embedded
+
+    with embedded.for_tests(tmp_path_factory.mktemp("kafka")) as kafka:
+        yield kafka
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """CLICKHOUSE_URL; else a `clickhouse` binary started on loopback; else the embedded server."""
+    from pipeline.embedded.clickhouse_binary import ClickHouseBinary, find_binary
+
+    given = os.environ.get("CLICKHOUSE_URL")
+    binary = find_binary()
+    if given:
+        yield given
+    elif binary:
+        with ClickHouseBinary(binary, tmp_path_factory.mktemp("clickhouse")) as server:
+            yield server.url
+    else:
+        yield request.getfixturevalue("shared_chdb_server").url
+
+
+@pytest.fixture
+def clickhouse_database(clickhouse_url: str) -> Iterator[str]:
+    """A fresh database at `clickhouse_url`."""
+    name = f"test_{secrets.token_hex(6)}"
+    _run(clickhouse_url, f"CREATE DATABASE {name}")
+    try:
+        yield name
+    finally:
+        _run(clickhouse_url, f"DROP DATABASE IF EXISTS {name} SYNC")
+
+
+@pytest.fixture
+def data_directory(tmp_path: Path) -> Path:
+    """Where a test keeps a server's data."""
+    return tmp_path / "data"
+
+
+def _run(url: str, statement: str) -> None:
+    import urllib.request
+
+    with urllib.request.urlopen(urllib.request.Request(url, data=statement.encode()), timeout=60) as answer:
+        answer.read()
