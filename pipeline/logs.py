@@ -39,6 +39,7 @@ def configure(config: Log, stream: TextIO | None = None) -> None:
     level = getattr(logging, config.level.upper())
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonFormatter() if config.format == "json" else TextFormatter())
+    handler.addFilter(is_told)
     if level > logging.DEBUG:
         handler.addFilter(Repeats())
     root = logging.getLogger()
@@ -49,9 +50,11 @@ def configure(config: Log, stream: TextIO | None = None) -> None:
     root.setLevel(max(level, logging.INFO))
     for name in ("pipeline", "penstock"):
         logging.getLogger(name).setLevel(level)
-    # The sink reports every error itself, by code; these would add the server's text, which echoes rows.
-    for name in ("clickhouse_connect", "urllib3"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def is_told(record: logging.LogRecord) -> bool:
+    """False for the ClickHouse client: the sink reports every error itself, by code; the client's text can echo rows."""
+    return record.name.partition(".")[0] not in ("clickhouse_connect", "urllib3")
 
 
 class Repeats(logging.Filter):

@@ -61,7 +61,10 @@ def of_problem(problem: Problem, status: Status, *, configuration: bool = False)
 def offline(config: Config) -> Iterator[Check]:
     """The contracts alone; the configuration itself has passed already, or there would be none."""
     from pipeline import contract as contracts
+    from pipeline.kafka import refused_properties
 
+    for problem in refused_properties(config.kafka):
+        yield of_problem(problem, Status.PROBLEM, configuration=True)
     for route in config.routes:
         name = f"contract {route.topic}"
         if not route.contract:
@@ -80,7 +83,11 @@ def kafka(config: Config, timeout_s: float) -> Iterator[Check]:
     """Brokers, credentials, topics, the dead-letter topic, and what brokers allow."""
     from pipeline.kafka import Cluster
 
-    cluster = Cluster(config.kafka, timeout_s=timeout_s)
+    try:
+        cluster = Cluster(config.kafka, timeout_s=timeout_s)
+    except ConfigurationError as error:
+        yield from (of_problem(problem, Status.PROBLEM, configuration=True) for problem in error.problems)
+        return
     try:
         cluster.wait(timeout_s)
         brokers = cluster.brokers()
@@ -187,20 +194,21 @@ def tables_of(config: Config) -> list[str]:
 
 
 def _server(url: str, client: ClickHouse) -> Check:
-    name = f"clickhouse {url}"
     try:
         client.ping()
         version = ".".join(str(part) for part in client.version()[:3])
-        return Check(name, Status.OK, f"version {version}")
+        return Check("clickhouse", Status.OK, f"{url}: version {version}")
     except SinkError as error:
-        return _down(name, error)
+        return _down("clickhouse", error)
     finally:
         client.close()
 
 
 def _down(name: str, error: Exception) -> Check:
     text, _, fix = str(error).partition(". ")
-    return Check(name, Status.DOWN, text, fix)
+    return Check(
+        name, Status.DOWN, text, fix or "Check the address, the network, and that the service is up and listens there"
+    )
 
 
 def _contracts(config: Config, client: ClickHouse) -> Iterator[Check]:

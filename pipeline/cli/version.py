@@ -29,12 +29,21 @@ def run(args: argparse.Namespace) -> int:
             versions[name.replace("-", "_")] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name.replace("-", "_")] = None
-    versions["native"] = "built" if _native_is_built() else None
+    versions["librdkafka"] = _librdkafka()
+    versions["native_core"] = VERSION if _native_is_built() else None
     if args.json:
         output.result(versions)
     else:
         output.line(output.table([(name, version or "not installed") for name, version in versions.items()]))
     return 0
+
+
+def _librdkafka() -> str | None:
+    try:
+        from pipeline.kafka import librdkafka_version
+    except ImportError:
+        return None
+    return librdkafka_version()
 
 
 def _native_is_built() -> bool:
