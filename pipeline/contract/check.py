@@ -91,14 +91,13 @@ def lineage_columns(columns: Sequence[TableColumn], table: str, problems: Proble
 
 
 def _holds_lineage(column: TableColumn) -> bool:
-    chtype = chtypes.parse(column.type)
-    core = chtype.core
+    core = chtypes.parse(column.type).core
     if core.kind not in _LINEAGE_KINDS[column.name]:
         return False
     if column.name == "_offset":
-        return core.name in {"Int64", "UInt64"}
+        return core.text in {"Int64", "UInt64"}
     if column.name == "_partition":
-        return core.name in {"Int32", "UInt32", "Int64", "UInt64"}
+        return core.text in {"Int32", "UInt32", "Int64", "UInt64"}
     return True
 
 
@@ -160,13 +159,13 @@ def _match(
 
 def _foreign(field: Field, column: TableColumn) -> str:
     """Why a field of fixed values does not go into an Enum column: a value the Enum has no member for."""
-    core = chtypes.parse(column.type).core
-    if core.kind != "enum":
+    chtype = chtypes.parse(column.type)
+    if chtype.kind != "enum":
         return ""
-    members = core.enum
+    members = chtype.labels
     known: set[Any] = {*members, *members.values()}
     strange = [value for value in _fixed_values(field.type) if value not in known]
-    return f"{core.name} has no member {strange[0]!r}" if strange else ""
+    return f"{chtype} has no member {strange[0]!r}" if strange else ""
 
 
 def _fixed_values(annotation: Any) -> list[Any]:

@@ -97,7 +97,7 @@ def _field(info: msgspec.structs.FieldInfo) -> Field:
         explicit = _explicit_type(info.type)
         if explicit is not None:
             chtype = explicit
-            chtypes.parse(explicit)
+            problem = chtypes.parse(explicit).problem
         elif not ignored:
             chtype = _with_few_values(default_type(shape), info.type)
     except ValueError as error:
@@ -123,7 +123,7 @@ def _field(info: msgspec.structs.FieldInfo) -> Field:
 
 def _never_nullable(chtype: str) -> bool:
     """ClickHouse has no Nullable of these: their empty value stands for null."""
-    return bool(chtype) and chtypes.parse(chtype).name in {"Array", "Map"}
+    return bool(chtype) and chtypes.parse(chtype).kind in {"array", "map"}
 
 
 def _marks(annotation: Any) -> list[Any]:
@@ -146,15 +146,7 @@ def _explicit_type(annotation: Any) -> str | None:
         return None
     members = get_args(annotation)
     found = next((text for text in map(_explicit_type, members) if text is not None), None)
-    return nullable(found) if found is not None and type(None) in members else found
-
-
-def nullable(text: str) -> str:
-    """The type that holds NULL, too; unchanged where ClickHouse has none. Raises ValueError when it is not a type."""
-    chtype = chtypes.parse(text)
-    if chtype.nullable or chtype.kind in {"array", "map"}:
-        return text
-    return f"LowCardinality({nullable(chtype.args[0])})" if chtype.name == "LowCardinality" else f"Nullable({text})"
+    return chtypes.nullable(found) if found is not None and type(None) in members else found
 
 
 def _is_union(annotation: Any) -> bool:
@@ -236,7 +228,7 @@ def default_type(shape: Shape) -> str:
     text = "String" if member in _NESTED else _SCALARS.get(member, "")
     if not text:
         raise ValueError(f"no column type for {getattr(member, '__name__', member)}: name one with `ch(...)`")
-    return nullable(text) if shape.null else text
+    return chtypes.nullable(text) if shape.null else text
 
 
 def _column_like(shape: Shape | None) -> bool:
@@ -252,7 +244,7 @@ def _column_like(shape: Shape | None) -> bool:
 def misfit(shape: Shape, chtype: ChType, null_as_default: bool) -> str:
     """Why values of this shape cannot go into a column of this type; empty when they can."""
     core = chtype.core
-    if not chtypes.supported(chtype):
+    if not chtype.supported:
         return f"columns of type {chtype} cannot be filled"
     if shape.null and not (chtype.nullable or null_as_default or core.kind in {"array", "map"}):
         return f"it may be null and the column ({chtype}) is not Nullable"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import datetime
 import keyword
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -77,13 +78,10 @@ def _field(
     column: TableColumn, index: int, is_key: bool, route: Route, timezone: str, problems: Problems
 ) -> InferredField | None:
     where = f"{route.table}.{column.name} {column.type}"
-    try:
-        chtype = chtypes.parse(column.type)
-    except ValueError:
-        chtype = ChType("?")
-    if not chtypes.supported(chtype):
-        fix = "Name a contract in Python, or change the column's type"
-        problems.add(where, "columns of this type cannot be filled", fix)
+    chtype = chtypes.parse(column.type)
+    if not chtype.supported:
+        rule = "columns of this type cannot be filled"
+        problems.add(where, rule, "Give the column a DEFAULT and name a contract in Python, or change its type")
         return None
     attribute = _attribute(column.name, index)
     value = null = None
@@ -100,6 +98,9 @@ def _field(
     elif chtype.kind == "enum" and not chtype.nullable:
         # ClickHouse has a default for a missing Enum, and refuses null.
         value, null = _first_member(chtype), NULL
+    elif chtype.exact == "date32" and not chtype.nullable:
+        # A missing Date32 is 1970-01-01 to its formats, though the type's own default is 1900-01-01.
+        value = null = datetime.date(1970, 1, 1)
     if is_key:
         value = null = None
     annotation = _annotation(chtype, route.format, timezone)
@@ -119,8 +120,7 @@ def _annotation(chtype: ChType, format_: str, timezone: str) -> Any:
 
 def _reader(one: InferredField, timezone: str) -> ColumnReader:
     if one.written:
-        zone = one.chtype.core.timezone if one.chtype.kind == "datetime" else ""
-        reader = reader_of(one.chtype, one.annotation, one.null, zone or timezone)
+        reader = reader_of(one.chtype, one.annotation, one.null, timezone)
     else:
         reader = computed_reader(one.chtype, one.column.default_expression)
     return ColumnReader(one.attribute, one.column.name, one.annotation, reader, one.default)
@@ -133,7 +133,7 @@ def _attribute(name: str, index: int) -> str:
 
 
 def _first_member(chtype: ChType) -> str:
-    return next(iter(chtype.core.enum))
+    return next(iter(chtype.labels))
 
 
 def _constant(expression: str, chtype: ChType) -> tuple[bool, Any]:

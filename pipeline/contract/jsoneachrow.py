@@ -93,7 +93,7 @@ def _odd(core: ChType, timezone: str) -> Callable[[bytes], Any]:
         "string": _text,
         "decimal": lambda raw: Decimal(0) if raw == b'""' else refuse(raw),
         "date": lambda raw: _days(raw, core, refuse),
-        "datetime": lambda raw: _moment(raw, core, timezone, refuse),
+        "datetime": lambda raw: _moment(raw, core, core.timezone or timezone, refuse),
         "array": _array(core, timezone, refuse) if core.kind == "array" else refuse,
         "map": _map(core, timezone, refuse) if core.kind == "map" else refuse,
     }
@@ -111,7 +111,7 @@ def _refuser(core: ChType) -> Callable[[bytes], Any]:
 
 def _integer(raw: bytes, refuse: Callable[[bytes], Any]) -> Any:
     if raw in (b"true", b"false"):
-        return raw == b"true"
+        return int(raw == b"true")
     if raw == b'""':
         return 0
     inside = raw[1:-1]
@@ -133,8 +133,8 @@ def _text(raw: bytes) -> Any:
 def _days(raw: bytes, core: ChType, refuse: Callable[[bytes], Any]) -> Any:
     if not _INTEGER.fullmatch(raw):
         return refuse(raw)
-    last = 65_535 if core.name == "Date" else 2_932_896
-    if not (0 if core.name == "Date" else -719_162) <= int(raw) <= last:
+    low, high = (0, 65_535) if core.exact == "date" else (-719_162, 2_932_896)
+    if not low <= int(raw) <= high:
         raise Refused(RejectCode.OUT_OF_RANGE, f"the number of days is out of the range of {core}")
     return _EPOCH.date() + datetime.timedelta(days=int(raw))
 
@@ -147,9 +147,9 @@ def _moment(raw: bytes, core: ChType, timezone: str, refuse: Callable[[bytes], A
         return refuse(raw)
     number = Decimal(raw.decode())
     # ClickHouse cuts a number's fraction off towards zero, to the digits of the column.
-    units = int(number.scaleb(core.precision)) if -(10**12) < number < 10**12 else 10**18
-    whole, part = divmod(units, 10**core.precision)
-    return _iso(whole, str(part).rjust(core.precision, "0") if core.precision else "", core)
+    units = int(number.scaleb(core.scale)) if -(10**12) < number < 10**12 else 10**18
+    whole, part = divmod(units, 10**core.scale)
+    return _iso(whole, str(part).rjust(core.scale, "0") if core.scale else "", core)
 
 
 def _iso(seconds: int, fraction: str, core: ChType) -> str:
@@ -175,7 +175,7 @@ def _local(match: re.Match[str], timezone: str, core: ChType) -> Any:
     if early.utcoffset() != early.replace(fold=1).utcoffset():
         raise Refused(RejectCode.WRONG_TYPE, f"the time is skipped or repeated in {timezone}: send its zone") from None
     seconds = (early - _EPOCH) // datetime.timedelta(seconds=1)
-    return _iso(seconds, (match[7] or ".")[1:][: core.precision], core)
+    return _iso(seconds, (match[7] or ".")[1:][: core.scale], core)
 
 
 def _array(core: ChType, timezone: str, refuse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -226,10 +226,10 @@ def zero(chtype: ChType) -> Any:
         "string": "",
         "fixed": "",
         "decimal": Decimal(0),
-        "uuid": uuid.UUID(int=0),
+        "uuid": str(uuid.UUID(int=0)),
         "date": _EPOCH.date(),
         "datetime": _EPOCH,
-        "ip": "0.0.0.0" if core.name == "IPv4" else "::",
+        "ip": "0.0.0.0" if core.exact == "ipv4" else "::",
         "array": [],
         "map": {},
         "json": {},
@@ -269,7 +269,7 @@ _PLAIN: Mapping[str, Any] = {
     "bool": bool,
     "string": str,
     "fixed": str,
-    "uuid": uuid.UUID,
+    "uuid": str,
     "date": str,
     "enum": str | int,
     "decimal": Decimal,

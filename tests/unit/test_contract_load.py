@@ -98,7 +98,7 @@ def test_every_problem_is_reported_at_once() -> None:
     texts = "\n".join(map(str, found))
     for expected in (
         "Event.user_id: int does not go into String",
-        "Event.country: Enum8 has no member 'FR'",
+        "Event.country: Enum8('DE' = 1) has no member 'FR'",
         "Event.amount: it may be null and the column (Decimal(18, 2)) is not Nullable",
         "Event.text: table events has no column 'body' for it. Did you mean 'bodies'?",
         "Event.sent_at: table events has no column 'sent_at' for it",
