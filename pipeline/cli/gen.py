@@ -44,7 +44,7 @@ def add(subparsers: Any) -> None:
     add_workload(parser)
 
 
-def add_workload(parser: argparse.ArgumentParser) -> None:
+def add_workload(parser: argparse._ActionsContainer) -> None:
     """The options that decide what every record holds."""
     parser.add_argument("--workload", choices=WORKLOADS, default="flat")
     parser.add_argument("--seed", type=int, default=1, metavar="N")

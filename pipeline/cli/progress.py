@@ -23,6 +23,11 @@ class Progress:
                 total=total, desc=what, unit=unit, unit_scale=True, file=sys.stderr, dynamic_ncols=True, leave=False
             )
 
+    def expect(self, total: int) -> None:
+        """Sets the end of the bar when it is known late."""
+        if self._bar is not None:
+            self._bar.reset(total)
+
     def advance(self, number: int) -> None:
         if self._bar is not None and number:
             self._bar.update(number)
@@ -38,11 +43,14 @@ class Progress:
         else:
             self._bar.write(text, file=sys.stderr)
 
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self.close()

@@ -1,0 +1,175 @@
+"""Records with neither a row nor a dead letter: what each should have become, and whether the row it would repeat is stored.
+
+Uses the very decoder and block builder of the worker, so that both decide alike. One object serves one topic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pipeline import native
+from pipeline.config.schema import Config
+from pipeline.contract import LINEAGE, Contract, Target, encode_json
+from pipeline.decode import Decoder
+from pipeline.dedup import HEADER, KEY
+from pipeline.types import Partition, Records
+from pipeline.verify.report import Report
+from pipeline.verify.tables import Stored, Tables
+
+CANDIDATES_MAX = 100_000
+"""Possible duplicates that wait for one look into the tables; a few megabytes of ids."""
+KEYS_MAX = 250_000
+"""The same where ids are not in the tables: more than this many are not looked for."""
+SECRET = bytes(16)
+
+Runs = Callable[[], Iterator[tuple[Records, int, int, Stored]]]
+
+
+class Candidates:
+    """Decides about the unaccounted records of one topic, and counts them in the report."""
+
+    def __init__(self, config: Config, contract: Contract, tables: Tables, report: Report) -> None:
+        self._config = config
+        self._tables = tables
+        self._report = report
+        self._decoder = Decoder(contract, config.limits.record_bytes_max, config.dead_letters.tombstones)
+        key = config.dedup.key
+        self._source = key[0] if key and key[0].startswith("@") else ""
+        self._deduplicates = bool(key)
+        columns_count = self._deduplicates and not self._source
+        self._builders = {
+            row_type: native.BlockBuilder(
+                target.columns, key=target.key_columns if columns_count else (), encode_json=encode_json
+            )
+            for row_type, target in contract.tables.items()
+        }
+        self._pending = {row_type: _Pending(target) for row_type, target in contract.tables.items() if columns_count}
+        self._keys: dict[bytes, list[tuple[Partition, int]]] = {}
+        self._keys_held = 0
+
+    def examine(self, records: Records, indices: Sequence[int]) -> None:
+        """Records that have neither row nor letter: filtered, dropped, possible duplicates, or missing."""
+        rows, rejects, filtered = self._decoder.decode([records.values[index] for index in indices])
+        self._report.filtered += filtered
+        offsets = array("q", [records.offsets[index] for index in indices])
+        for index, reject in rejects:
+            self._reject(records.partition, offsets[index], reject.code.value)
+        keys = self._keys_of(records, indices)
+        run = native.Run(
+            records.partition.topic,
+            records.partition.number,
+            0,
+            offsets,
+            array("q", [records.timestamps[index] for index in indices]),
+        )
+        good = self._encodable(rows, run, keys)
+        if not self._deduplicates:
+            for index in good:
+                self._missing(records.partition, offsets[index], "no row, and no dead letter")
+        elif keys is not None:
+            self._hold_keys(records.partition, offsets, keys, good)
+        else:
+            self._hold_rows(rows, run, good)
+
+    def look_up(self) -> None:
+        """Settles the possible duplicates whose ids are columns."""
+        for pending in self._pending.values():
+            self._settle(pending)
+
+    def search_keys(self, runs: Runs) -> None:
+        """Settles the possible duplicates whose ids are in Kafka only: reads everything once more."""
+        if not self._keys:
+            return
+        for records, first, cut, stored in runs():
+            found = self._keys_of(records, range(first, cut)) or []
+            for offset, key in zip(records.offsets[first:cut], found, strict=True):
+                if key is not None and offset in stored.offsets:
+                    self._report.duplicates += len(self._keys.pop(_digest(key), ()))
+        for places in self._keys.values():
+            for partition, offset in places:
+                self._missing(partition, offset, "no row, no dead letter, and no stored record has its key")
+        self._keys.clear()
+
+    def _encodable(self, rows: list[Any], run: native.Run, keys: list[bytes | None] | None) -> list[int]:
+        """The rows that the block builder takes; the others are counted as rejects."""
+        statuses = bytearray(len(rows))
+        # Without a claim table a row without a key would pass; one for these rows alone refuses it.
+        claims = native.ClaimTable(max(1_000, len(rows)), secret=SECRET) if self._deduplicates else None
+        if claims is not None:
+            claims.open_slot(0)
+        partition = Partition(run.topic, run.partition)
+        for refusal in native.append(self._builders, rows, run, claims, keys, statuses):
+            self._reject(partition, run.offsets[refusal.index], str(refusal.code))
+        for builder in self._builders.values():
+            builder.discard()
+        return [index for index, status in enumerate(statuses) if status in (native.APPENDED, native.DUPLICATE)]
+
+    def _hold_rows(self, rows: list[Any], run: native.Run, good: list[int]) -> None:
+        kept: list[Any] = [None] * len(rows)
+        for index in good:
+            kept[index] = rows[index]
+        builders = {row_type: pending.builder for row_type, pending in self._pending.items()}
+        native.append(builders, kept, run, None, None, bytearray(len(rows)))
+        for index in good:
+            pending = self._pending[type(rows[index])]
+            pending.places.append((run.topic, run.partition, run.offsets[index]))
+            if len(pending.places) >= CANDIDATES_MAX:
+                self._settle(pending)
+
+    def _settle(self, pending: _Pending) -> None:
+        if not pending.places:
+            return
+        places, pending.places = pending.places, []
+        block = pending.builder.finish().native()
+        owned = self._tables.owned(pending.target, block)
+        self._report.duplicates += len(owned)
+        for topic, number, offset in sorted(set(places) - owned):
+            self._missing(Partition(topic, number), offset, "no row, no dead letter, and its event id is not stored")
+
+    def _hold_keys(self, partition: Partition, offsets: array[int], keys: list[bytes | None], good: list[int]) -> None:
+        for index in good:
+            if self._keys_held >= KEYS_MAX:
+                note = f"records beyond the first {KEYS_MAX:,} without row or letter: their keys were not searched for"
+                if note not in self._report.not_proved:
+                    self._report.not_proved.append(note)
+                self._missing(partition, offsets[index], "no row, no dead letter; its key was not searched for")
+                continue
+            self._keys_held += 1
+            self._keys.setdefault(_digest(keys[index] or b""), []).append((partition, offsets[index]))
+
+    def _keys_of(self, records: Records, indices: Sequence[int]) -> list[bytes | None] | None:
+        if not self._source:
+            return None
+        if self._source == KEY:
+            return [records.key(index) for index in indices]
+        name = self._source.removeprefix(HEADER)
+        return [dict(records.headers(index)).get(name) for index in indices]
+
+    def _reject(self, partition: Partition, offset: int, code: str) -> None:
+        if self._config.dead_letters.on_reject == "drop":
+            self._report.dropped += 1
+        else:
+            self._missing(partition, offset, f"it is a reject ({code}), and there is no dead letter for it")
+
+    def _missing(self, partition: Partition, offset: int, why: str) -> None:
+        self._report.fault("missing", partition.topic, partition.number, offset, why)
+
+
+class _Pending:
+    """Possible duplicates of one row type: key and lineage columns in a builder, and where they are."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        columns = [column for column in target.columns if column.name in target.key_columns]
+        columns += [
+            native.Column(name, LINEAGE[name][1], LINEAGE[name][0]) for name in ("_topic", "_partition", "_offset")
+        ]
+        self.builder = native.BlockBuilder(columns, key=(), encode_json=encode_json)
+        self.places: list[tuple[str, int, int]] = []
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.blake2b(key, digest_size=16).digest()

@@ -1,0 +1,105 @@
+"""One verification from a configuration: opens the clients, reads the dead letters, runs the account, says what was proved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from pipeline.assembly import load_contracts, wait_for_clickhouse
+from pipeline.clickhouse import ClickHouse
+from pipeline.config.schema import Config
+from pipeline.kafka import Cluster
+from pipeline.source import open_source
+from pipeline.types import Partition, Source
+from pipeline.verify import letters as dead_letters
+from pipeline.verify.account import Accountant, Heart, Reach, batches_in_flight, reaches
+from pipeline.verify.letters import Letters
+from pipeline.verify.oracle import Oracle
+from pipeline.verify.report import Report
+from pipeline.verify.tables import Tables
+
+WAIT_S = 10.0
+
+
+def verify(
+    config: Config,
+    *,
+    oracle: Oracle | None = None,
+    since_ms: int | None = None,
+    examples_max: int = 20,
+    wait_s: float = WAIT_S,
+    begin: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Accounts for every record below the committed offsets. With an oracle also for those no longer in Kafka.
+
+    `begin` is told how many offsets there are, `progress` how many were done since its last call. Raises DependencyDown
+    when Kafka or ClickHouse is away, ConfigurationError when topics, tables and contracts do not fit together.
+    """
+    with ExitStack() as stack:
+        cluster = Cluster(config.kafka)
+        stack.callback(cluster.close)
+        cluster.wait(wait_s)
+        clickhouse = ClickHouse(config.clickhouse)
+        stack.callback(clickhouse.close)
+        wait_for_clickhouse(clickhouse, wait_s)
+        contracts = load_contracts(config, clickhouse, cluster)
+        tables = Tables(clickhouse, contracts)
+
+        def source() -> Source:
+            return open_source(config.kafka)
+
+        limits: list[str] = []
+        found = reaches(config, cluster, tables, since_ms, limits)
+        begin(sum(reach.end - reach.low for reach in found))
+        letters = _letters(config, cluster, source, limits)
+        accountant = Accountant(
+            config, cluster, tables, letters, contracts, source, examples_max=examples_max, progress=progress
+        )
+        report = accountant.run(found)
+        report.in_flight = batches_in_flight(config, cluster, [reach.partition for reach in found])
+        if oracle is not None:
+            oracle.check(found, tables, letters, report)
+        _conclude(report, found, limits, oracle)
+        return report
+
+
+def _letters(config: Config, cluster: Cluster, source: Callable[[], Source], limits: list[str]) -> Letters:
+    topic = config.dead_letters.topic
+    if not topic:
+        return dead_letters.of(())
+    if not cluster.topic_exists(topic):
+        limits.append(f"the dead-letter topic {topic} does not exist: rejects count as missing")
+        return dead_letters.of(())
+    letters = dead_letters.read(cluster, topic, config.name, source, Heart(config.kafka.brokers).check)
+    if letters.gone:
+        limits.append(f"{letters.gone:,} records of {topic} are no longer there: their rejects count as missing")
+    return letters
+
+
+def _conclude(report: Report, found: list[Reach], limits: list[str], oracle: Oracle | None) -> None:
+    if report.ok and report.records:
+        report.proved.append(
+            f"each of the {report.records:,} records below the committed offsets is one row, one dead letter, or a counted drop"
+        )
+    if report.ok and oracle is not None:
+        report.proved.append(
+            f"each of {oracle.offsets:,} offsets became what the workload's generator says, Kafka aside"
+        )
+    gone = [(reach.partition, reach.low - reach.first) for reach in found if reach.low > reach.first]
+    if gone and oracle is None:
+        partition, count = max(gone, key=_count)
+        limits.append(
+            f"{sum(map(_count, gone)):,} consumed offsets are no longer in Kafka (most of {partition}: {count:,}); "
+            f"{report.unreadable_rows:,} of them have a row"
+        )
+    if report.rows_beyond or report.in_flight:
+        limits.append(
+            f"{report.in_flight} batches are in flight, {report.rows_beyond:,} rows lie beyond the committed offsets: "
+            "verify again when the workers have drained"
+        )
+    report.not_proved = limits + report.not_proved
+
+
+def _count(one: tuple[Partition, int]) -> int:
+    return one[1]
