@@ -31,17 +31,27 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints each check as soon as it is known."""
     import logging
-    import os
 
-    from pipeline import config as configuration
-    from pipeline import logs, preflight
+    from pipeline import logs
     from pipeline.config.schema import Log
-    from pipeline.errors import ConfigurationError
 
     if args.debug:
         logs.configure(Log(level="debug", format="text"))
-    else:
-        logging.disable()  # What went wrong is told by the checks.
+        return _check(args)
+    logging.disable()  # What went wrong is told by the checks.
+    try:
+        return _check(args)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _check(args: argparse.Namespace) -> int:
+    import os
+
+    from pipeline import config as configuration
+    from pipeline import preflight
+    from pipeline.errors import ConfigurationError
+
     try:
         config, warnings = configuration.read(args.config, os.environ)
     except ConfigurationError as error:

@@ -91,11 +91,10 @@ def _unknown(name: str, key: str, text: str, known: Mapping[str, FieldInfo], bui
     section = [other for other in known if other.startswith(key + ".")]
     if section:
         fix = f"It is a section; set one of its keys, such as {variable(section[0])}"
+    elif parents := [other for other in known if key.startswith(other + ".")]:
+        fix = f"Set {variable(parents[0])} as a whole, as JSON"
     elif close := did_you_mean(key, known):
         fix = f"Did you mean {variable(close)}?"
-    elif any(key.startswith(other + ".") for other in known):
-        parent = next(other for other in known if key.startswith(other + "."))
-        fix = f"Set {variable(parent)} as a whole, as JSON"
     else:
         fix = f"Unset it, or name a key of the configuration, such as {variable('kafka.group')}"
     hide = is_secret_name(key) or is_secret_name(did_you_mean(key, known))

@@ -58,12 +58,12 @@ def plain(value: Any, name: str = "") -> Any:
     if isinstance(value, msgspec.Struct):
         fields = msgspec.structs.fields(type(value))
         return {f.name: _plain_field(getattr(value, f.name), f) for f in fields}
+    if value not in ("", None) and is_secret_name(name):
+        return HIDDEN
     if isinstance(value, Mapping):
         return {str(key): plain(item, str(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item, name) for item in value]
-    if value not in ("", None) and is_secret_name(name):
-        return HIDDEN
+        return [plain(item) for item in value]
     return without_user_info(value) if isinstance(value, str) else value
 
 
