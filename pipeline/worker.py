@@ -130,7 +130,7 @@ class Worker:
             self._stop(error)
         except Exception as error:
             log.exception("control plane failed")
-            self._stop(PipelineStopped(f"control plane: {type(error).__name__}: {error}. This is a bug in penstock"))
+            self._stop(_bug(error))
 
     def _engine_answer(self, event: group.Event | data_plane.Event) -> list[Command]:
         engine, metrics = self._engine, self._metrics
@@ -313,7 +313,18 @@ class Worker:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        """A task that ends with an error nobody expected stops the worker: what it was to do would never be done."""
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the control plane failed", exc_info=error)
+            self._stop(_bug(error))
+
+
+def _bug(error: BaseException) -> PipelineStopped:
+    return PipelineStopped(f"{type(error).__name__}: {error}. This is a bug in penstock; nothing past the last commit is lost")
 
 
 def _frames() -> dict[str, FrameType]:
