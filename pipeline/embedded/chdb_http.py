@@ -15,37 +15,25 @@ import base64
 import hmac
 import json
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from email.parser import BytesParser
-from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
 from pipeline.embedded import codec, sql
 from pipeline.embedded.chdb_engine import STREAM_SAFE, Connection, Engine, EngineError, Result, refusal
+from pipeline.embedded.chdb_listener import Listener
+from pipeline.embedded.chdb_question import Question, chain, whole
+from pipeline.embedded.chdb_question import question as question_of
 from pipeline.embedded.faults import Fault, Faults
 
 PIECE_BYTES = 1024 * 1024
-STATEMENT_BYTES_MAX = 64 * 1024 * 1024
-"""A statement without data, such as a SELECT with a long list. Data of an INSERT have no limit: they are never held whole."""
-INSERT_HEAD_BYTES_MAX = 1024 * 1024
-"""The data of an INSERT in the body must begin within this."""
-
-_NOT_SETTINGS = frozenset(
-    """
-    query database default_format user password quota_key query_id session_id session_timeout session_check close_session
-    compress decompress role stacktrace client_protocol_version buffer_size wait_end_of_query enable_http_compression
-    send_progress_in_http_headers http_headers_progress_interval_ms http_zlib_compression_level network_compression_method
-    """.split()  # noqa: SIM905
-)
 _STATUS = {
     401: (194,),
     403: (192, 193, 497, 512, 516),
@@ -103,17 +91,6 @@ class Service:
     """How long a body may pause."""
 
 
-class Question(NamedTuple):
-    """One request for the engine, taken apart."""
-
-    statement: sql.Statement
-    data: Iterable[bytes]
-    database: str
-    settings: dict[str, str]
-    parameters: dict[str, str]
-    default_format: str
-
-
 class Handler(BaseHTTPRequestHandler):
     """Serves one connection, request after request."""
 
@@ -122,8 +99,7 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = 64 * 1024
     disable_nagle_algorithm = True
     service: Service
-    busy: Any
-    """A context manager factory that marks a request as running, so that a graceful stop waits for it."""
+    server: Listener  # type: ignore[assignment]
 
     def handle_one_request(self) -> None:
         self.connection.settimeout(self.service.idle_s)
@@ -139,11 +115,11 @@ class Handler(BaseHTTPRequestHandler):
         self._plain(200, b"")
 
     def do_GET(self) -> None:
-        with self.busy():
+        with self.server.busy():
             self._serve()
 
     def do_POST(self) -> None:
-        with self.busy():
+        with self.server.busy():
             self._serve()
 
     do_PUT = do_POST
@@ -238,7 +214,7 @@ class Handler(BaseHTTPRequestHandler):
     def _ask(self, parameters: dict[str, str]) -> None:
         if parameters.get("compress") == "1" or parameters.get("decompress") == "1":
             raise refusal(48, "compress=1 and decompress=1 are not supported: use Content-Encoding", "NOT_IMPLEMENTED")
-        question = self._question(parameters)
+        question = question_of(parameters, self.headers, self._left or ())
         if self.command == "GET" and question.statement.kind not in (sql.Kind.READ, sql.Kind.SESSION):
             text = (
                 "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
@@ -255,37 +231,6 @@ class Handler(BaseHTTPRequestHandler):
             if question.statement.kind is sql.Kind.SESSION and "session_id" not in parameters:
                 connection.tainted = True
             self._run(connection, question, fault, wait=parameters.get("wait_end_of_query") == "1")
-
-    def _question(self, parameters: dict[str, str]) -> Question:
-        pieces = codec.decoded(self._left or (), self.headers.get("Content-Encoding", ""))
-        if self.headers.get("Content-Type", "").startswith("multipart/form-data"):
-            parameters.update(_form_fields(self.headers["Content-Type"], _whole(pieces)))
-            pieces = iter(())
-        if "query" in parameters:
-            text = parameters["query"].encode(errors="surrogateescape")
-            statement = sql.split_cached(text)
-        else:
-            text, statement = b"", sql.Statement(sql.Kind.EMPTY, b"", "")
-        if statement.kind is not sql.Kind.INSERT:
-            statement, data = _from_body(text, pieces)
-        else:
-            data = _chain(text[statement.data_at :], pieces)
-        if statement.kind is sql.Kind.EMPTY:
-            raise refusal(
-                sql.SYNTAX_ERROR, "Syntax error: failed at position 1 (end of query): Empty query", "SYNTAX_ERROR"
-            )
-        return Question(
-            statement,
-            data,
-            parameters.get("database") or self.headers.get("X-ClickHouse-Database") or "default",
-            {
-                name: value
-                for name, value in parameters.items()
-                if name not in _NOT_SETTINGS and not name.startswith("param_")
-            },
-            {name[6:]: value for name, value in parameters.items() if name.startswith("param_")},
-            parameters.get("default_format") or self.headers.get("X-ClickHouse-Format") or "TabSeparated",
-        )
 
     def _run(self, connection: Connection, question: Question, fault: Fault | None, *, wait: bool) -> None:
         statement = question.statement
@@ -326,7 +271,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _order_faults(self, faults: Faults) -> None:
         if self.command == "POST":
-            body = _whole(self._left or ())
+            body = whole(self._left or ())
             try:
                 orders = msgspec.json.decode(body, type=list[Fault])
             except msgspec.MsgspecError as error:
@@ -373,7 +318,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("X-ClickHouse-Exception-Tag", tag)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for piece in codec.encoded(_with_exception(_chain(first, blocks), tag, self), self._coding):
+        for piece in codec.encoded(_with_exception(chain(first, blocks), tag, self), self._coding):
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         # After an exception the closing chunk is left out, and the connection ends: the client must not take it for whole.
         if not self.close_connection:
@@ -440,111 +385,7 @@ def _with_exception(blocks: Iterator[bytes], tag: str, handler: Handler) -> Iter
         yield f"\r\n__exception__\r\n{tag}\r\n{message}{len(message)} {tag}\r\n__exception__\r\n".encode()
 
 
-def _from_body(text: bytes, pieces: Iterator[bytes]) -> tuple[sql.Statement, Iterable[bytes]]:
-    """A statement that is, or goes on, in the body; with the data that follow it when it is an INSERT."""
-    head = text + b"\n" if text else b""
-    for piece in pieces:
-        head += piece
-        if len(head) >= INSERT_HEAD_BYTES_MAX:
-            break
-    else:
-        statement = sql.split(head)
-        return statement, [head[statement.data_at :]] if statement.kind is sql.Kind.INSERT else ()
-    statement = sql.split(head) if head.lstrip()[:6].upper() == b"INSERT" else sql.Statement(sql.Kind.EMPTY, b"", "")
-    if statement.kind is sql.Kind.INSERT:
-        return statement, _chain(head[statement.data_at :], pieces)
-    return sql.split(_whole(_chain(head, pieces))), ()
-
-
-def _chain(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    if first:
-        yield first
-    yield from rest
-
-
-def _whole(pieces: Iterable[bytes]) -> bytes:
-    """All pieces together, for what must be held whole; refused above `STATEMENT_BYTES_MAX`."""
-    body = bytearray()
-    for piece in pieces:
-        body += piece
-        if len(body) > STATEMENT_BYTES_MAX:
-            raise refusal(229, f"The statement is larger than {STATEMENT_BYTES_MAX} bytes", "QUERY_IS_TOO_LARGE")
-    return bytes(body)
-
-
-def _form_fields(content_type: str, body: bytes) -> dict[str, str]:
-    """The plain fields of a form; external tables (fields with a file name) are refused."""
-    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
-    fields = {}
-    for part in message.iter_parts():
-        if part.get_filename() is not None:
-            raise refusal(48, "External tables are not supported", "NOT_IMPLEMENTED")
-        name = part.get_param("name", header="content-disposition")
-        content = part.get_payload(decode=True)
-        if isinstance(name, str) and isinstance(content, bytes):
-            fields[name] = content.decode(errors="surrogateescape")
-    return fields
-
-
-class HttpServer:
-    """Accepts connections on 127.0.0.1, one thread each, at most `connections_max`; a further one waits in the backlog."""
-
-    def __init__(self, service: Service, port: int = 0, connections_max: int = 128) -> None:
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
-        self.port: int = self._listener.getsockname()[1]
-        self._slots = threading.BoundedSemaphore(connections_max)
-        self._stopping = threading.Event()
-        self._running = 0
-        self._changed = threading.Condition()
-        handler: Any = type("BoundHandler", (Handler,), {"service": service, "busy": self._busy})
-        self._handler = handler
-        self._acceptor = threading.Thread(target=self._accept, name="accept", daemon=True)
-
-    def start(self) -> None:
-        self._acceptor.start()
-
-    def stop(self, grace_s: float) -> bool:
-        """Accepts no more and waits for the running requests. Gives whether all ended in time."""
-        self._stopping.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._acceptor.join()
-        with self._changed:
-            return self._changed.wait_for(lambda: self._running == 0, grace_s)
-
-    def _busy(self, *_: object) -> _Busy:
-        return _Busy(self)
-
-    def change(self, by: int) -> None:
-        with self._changed:
-            self._running += by
-            self._changed.notify_all()
-
-    def _accept(self) -> None:
-        while not self._stopping.is_set():
-            self._slots.acquire()
-            try:
-                connection, address = self._listener.accept()
-            except OSError:
-                self._slots.release()
-                continue
-            threading.Thread(target=self._serve, args=(connection, address), name="connection", daemon=True).start()
-
-    def _serve(self, connection: socket.socket, address: Any) -> None:
-        try:
-            with connection, suppress(ConnectionError, TimeoutError):
-                self._handler(connection, address, self)
-        finally:
-            self._slots.release()
-
-
-class _Busy:
-    def __init__(self, server: HttpServer) -> None:
-        self._server = server
-
-    def __enter__(self) -> None:
-        self._server.change(1)
-
-    def __exit__(self, *_: object) -> None:
-        self._server.change(-1)
+def serve(service: Service, port: int = 0, connections_max: int = 128) -> Listener:
+    """A listener for `service` on 127.0.0.1, not started yet."""
+    handler: Any = type("BoundHandler", (Handler,), {"service": service})
+    return Listener(handler, port, connections_max)

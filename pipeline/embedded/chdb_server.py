@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pipeline.embedded.child import Child
 
 if TYPE_CHECKING:
-    from pipeline.embedded.chdb_http import HttpServer
+    from pipeline.embedded.chdb_listener import Listener
 
 START_S_MAX = 60.0
 STOP_GRACE_S = 20.0
@@ -53,7 +53,7 @@ class ChdbServer:
         self._faults = faults
         self._in_process = in_process
         self._child: Child | None = None
-        self._local: tuple[HttpServer, Any] | None = None
+        self._local: tuple[Listener, Any] | None = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -140,17 +140,17 @@ class ChdbServer:
         return self._child
 
 
-def open_service(path: str, port: int, user: str, password: str, *, faults: bool) -> tuple[HttpServer, Any]:
+def open_service(path: str, port: int, user: str, password: str, *, faults: bool) -> tuple[Listener, Any]:
     """An engine over `path` and a server before it that is not started yet. Imports chDB."""
     from pipeline.embedded.chdb_engine import Engine
-    from pipeline.embedded.chdb_http import Access, HttpServer, Service
+    from pipeline.embedded.chdb_http import Access, Service, serve
     from pipeline.embedded.faults import Faults
 
     engine = Engine(path)
-    return HttpServer(Service(engine, Access(user, password), Faults() if faults else None), port), engine
+    return serve(Service(engine, Access(user, password), Faults() if faults else None), port), engine
 
 
-def close_service(server: HttpServer, engine: Any) -> None:
+def close_service(server: Listener, engine: Any) -> None:
     """Stops gracefully. When requests outlast the grace the engine is left open: closing it under them is not safe."""
     if server.stop(STOP_GRACE_S):
         engine.close()

@@ -83,6 +83,11 @@ def split(text: bytes) -> Statement:
     return Statement(Kind.COMMAND, text, named)
 
 
+def is_insert(text: bytes) -> bool:
+    """Whether the first word is INSERT; `text` may be the beginning of a statement."""
+    return next((word.text.upper() == b"INSERT" for word in _words(text)), False)
+
+
 def _words(text: bytes) -> Iterator[_Word]:
     """Words, and anything else as a nameless token, outside of brackets. An opening bracket comes as the token `(`."""
     depth = 0
