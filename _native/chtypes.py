@@ -169,7 +169,7 @@ def _enum(text: str, arguments: list[str]) -> TypeSpec:
     if not labels:
         raise ValueError(f"type {text!r} has no members")
     numbers = labels.values()
-    small = text.startswith("Enum8") or (text.startswith("Enum(") and -128 <= min(numbers) and max(numbers) <= 127)
+    small = text.startswith("Enum8") or (text.startswith("Enum(") and min(numbers) >= -128 and max(numbers) <= 127)
     width = 1 if small else 2
     bound = 1 << (width * 8 - 1)
     if not (-bound <= min(numbers) and max(numbers) < bound):

@@ -11,7 +11,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from _native.siphash cimport Id, SipKey, sip128, sip_key
+from _native.siphash cimport Id, sip128, sip_key
 
 from _native.chtypes import leaf, parse
 
@@ -171,10 +171,9 @@ cdef Entry *table_find(const Table *table, Id id, uint64_t hash) noexcept nogil:
     """The entry of `id`, or NULL. Looks at PROBES_MAX buckets at the most."""
     cdef uint16_t tag = tag_of(hash)
     cdef size_t position = multiply_high(hash, table.bucket_count)
-    cdef size_t probe
     cdef const Bucket *bucket
     cdef Entry *entry
-    for probe in range(<size_t>PROBES_MAX):
+    for _probe in range(PROBES_MAX):
         bucket = &table.buckets[position]
         entry = bucket_find(table, bucket, tag, id)
         if entry != NULL or not spill_alive(table, bucket):
@@ -205,9 +204,9 @@ cdef bint place(
     mark that is younger than needed costs a longer search, never a wrong answer.
     """
     cdef size_t position = multiply_high(hash, bucket_count)
-    cdef size_t probe, lane
+    cdef size_t lane
     cdef Bucket *bucket
-    for probe in range(<size_t>PROBES_MAX):
+    for _probe in range(PROBES_MAX):
         bucket = &buckets[position]
         lane = free_lane(table, bucket)
         if lane < LANES:
@@ -555,7 +554,8 @@ cdef class ClaimTable:
         """An upper bound of `nbytes`, also while the index is being rebuilt (slots left out: 32 bytes each)."""
         cdef size_t index = buckets_for(self.table.ids_max) * sizeof(Bucket)
         cdef size_t chunks = (self.table.ids_max >> self.table.chunk_bits) + 2
-        return index + index // 2 + sizeof(Bucket) + chunks * chunk_nbytes(&self.table) + (self.table.chunk_mask + 1) * sizeof(Entry *)
+        directory = (self.table.chunk_mask + 1) * sizeof(Entry *)
+        return index + index // 2 + sizeof(Bucket) + chunks * chunk_nbytes(&self.table) + directory
 
     @property
     def generations(self):

@@ -39,7 +39,7 @@ class Run(NamedTuple):
 class Refusal(NamedTuple):
     """A row that cannot be stored in its table. `detail` names the rule that was broken, never the value."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     column: str
     code: str
     """out_of_range, wrong_type, null, no_key or invalid_utf8."""

@@ -1,0 +1,162 @@
+"""The lineage of a block's rows and the columns made from it. Owns four numbers a row; never refuses a row.
+
+A record without a timestamp has -1 and is stored as 0. A timestamp beyond the column's range is stored as the range's
+end: producers set timestamps freely, and a bad one must not cost the record.
+"""
+
+from array import array
+
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
+
+from _native.buffer cimport Buffer, buffer_free, buffer_reserve, buffer_string, buffer_word
+
+from _native.chtypes import parse
+
+PARTITION_TYPES = {"Int32": 4, "UInt32": 4, "Int64": 8, "UInt64": 8}
+WIDE_TYPES = {"Int64": 8, "UInt64": 8}
+
+
+cdef LineageColumn lineage_column(object column) except *:
+    """How a column with a source of `@...` is written; ValueError when its type cannot hold it."""
+    cdef LineageColumn found
+    spec = parse(column.type)
+    found.width = spec.width
+    found.scale = spec.scale
+    found.high = INT64_MAX
+    if column.source == "@topic" and spec.kind == "string":
+        found.kind = LINEAGE_TOPIC_DICTIONARY if column.type.startswith("LowCardinality(") else LINEAGE_TOPIC
+    elif column.source == "@partition" and spec.wire in PARTITION_TYPES:
+        found.kind = LINEAGE_PARTITION
+    elif column.source == "@offset" and spec.wire in WIDE_TYPES:
+        found.kind = LINEAGE_OFFSET
+    elif column.source == "@timestamp" and spec.wire in WIDE_TYPES:
+        found.kind = LINEAGE_TIMESTAMP
+    elif column.source == "@timestamp" and spec.kind == "datetime":
+        found.kind = LINEAGE_DATETIME
+        found.high = spec.high
+    elif column.source == "@timestamp" and spec.kind == "datetime64":
+        found.kind = LINEAGE_DATETIME64
+        found.high = spec.high
+    else:
+        raise ValueError(
+            f"column {column.name!r}: {column.type} cannot hold {column.source}; use LowCardinality(String) for "
+            "@topic, Int32 for @partition, Int64 for @offset, DateTime64(3) for @timestamp"
+        )
+    return found
+
+
+cdef class Lineage:
+    """Topic, partition, offset and timestamp of each row."""
+
+    def __cinit__(self):
+        self.topics = []
+        self.positions = {}
+
+    def __dealloc__(self):
+        buffer_free(&self.topic_index)
+        buffer_free(&self.partition)
+        buffer_free(&self.offset)
+        buffer_free(&self.timestamp)
+
+    cdef int32_t topic_position(self, str topic) except -1:
+        position = self.positions.get(topic)
+        if position is None:
+            position = self.positions[topic] = len(self.topics)
+            self.topics.append(topic)
+        return position
+
+    cdef int put(self, int32_t topic, int32_t partition, int64_t offset, int64_t timestamp) except -1:
+        buffer_word(&self.topic_index, <uint64_t>topic, 4)
+        buffer_word(&self.partition, <uint64_t>partition, 4)
+        buffer_word(&self.offset, <uint64_t>offset, 8)
+        return buffer_word(&self.timestamp, <uint64_t>timestamp, 8)
+
+    cdef void restore(self, size_t rows) noexcept:
+        """Keeps the first `rows` rows."""
+        self.topic_index.used = self.partition.used = rows * 4
+        self.offset.used = self.timestamp.used = rows * 8
+
+    def columns(self):
+        """(topic names, array('i') of positions in them, array('i') of partitions, array('q') of offsets)."""
+        return (
+            list(self.topics),
+            as_array("i", &self.topic_index),
+            as_array("i", &self.partition),
+            as_array("q", &self.offset),
+        )
+
+    cdef int write(self, const LineageColumn *column, const uint64_t *rows, size_t count, Buffer *out) except -1:
+        """Appends the column for the `count` chosen rows, or for the first `count` when `rows` is NULL."""
+        cdef const int32_t *partitions = <const int32_t *>self.partition.data
+        cdef const int64_t *offsets = <const int64_t *>self.offset.data
+        cdef const int64_t *timestamps = <const int64_t *>self.timestamp.data
+        cdef size_t index, row
+        if count == 0:
+            return 0
+        if column.kind == LINEAGE_TOPIC or column.kind == LINEAGE_TOPIC_DICTIONARY:
+            return self.write_topics(column, rows, count, out)
+        buffer_reserve(out, count * column.width + 8)
+        for index in range(count):
+            row = rows[index] if rows != NULL else index
+            if column.kind == LINEAGE_PARTITION:
+                buffer_word(out, <uint64_t><int64_t>partitions[row], column.width)
+            elif column.kind == LINEAGE_OFFSET:
+                buffer_word(out, <uint64_t>offsets[row], 8)
+            else:
+                buffer_word(out, <uint64_t>clamp_timestamp(column, timestamps[row]), column.width)
+        return 0
+
+    cdef int write_topics(
+        self, const LineageColumn *column, const uint64_t *rows, size_t count, Buffer *out
+    ) except -1:
+        """Names in every row, or as a LowCardinality column: version, index type, dictionary, indexes."""
+        cdef const int32_t *positions = <const int32_t *>self.topic_index.data
+        cdef list names = [topic.encode() for topic in self.topics]
+        cdef size_t index, row
+        cdef bytes name
+        if column.kind == LINEAGE_TOPIC_DICTIONARY:
+            buffer_word(out, 1, 8)                  # the format's only version
+            buffer_word(out, 2 | (1 << 9), 8)       # indexes of 4 bytes; the dictionary follows
+            buffer_word(out, len(names), 8)
+            for name in names:
+                buffer_string(out, <const char *>name, len(name))
+            buffer_word(out, count, 8)
+        for index in range(count):
+            row = rows[index] if rows != NULL else index
+            if column.kind == LINEAGE_TOPIC_DICTIONARY:
+                buffer_word(out, <uint64_t>positions[row], 4)
+            else:
+                name = names[positions[row]]
+                buffer_string(out, <const char *>name, len(name))
+        return 0
+
+
+cdef int64_t clamp_timestamp(const LineageColumn *column, int64_t milliseconds) noexcept nogil:
+    """The timestamp in the column's unit, within its range."""
+    cdef int64_t converted = milliseconds
+    if milliseconds < 0:
+        return 0
+    if column.kind == LINEAGE_TIMESTAMP:
+        return milliseconds
+    if column.scale < 3:
+        converted = milliseconds // power_of_ten(3 - column.scale)
+    elif milliseconds > column.high // power_of_ten(column.scale - 3):
+        return column.high
+    else:
+        converted = milliseconds * power_of_ten(column.scale - 3)
+    return converted if converted < column.high else column.high
+
+
+cdef int64_t power_of_ten(int exponent) noexcept nogil:
+    cdef int64_t power = 1
+    while exponent > 0:
+        power *= 10
+        exponent -= 1
+    return power
+
+
+cdef object as_array(str typecode, const Buffer *buffer):
+    values = array(typecode)
+    if buffer.used:
+        values.frombytes(buffer.data[:buffer.used])
+    return values
