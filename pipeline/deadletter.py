@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
@@ -23,8 +24,9 @@ from pipeline.clock import Clock
 from pipeline.config.schema import Kafka
 from pipeline.errors import ConfigurationError, DependencyDown, PipelineStopped, Problem, RejectLimitExceeded
 from pipeline.kafka import Cluster, Troubles, properties, trouble_of
+from pipeline.kafka import log as kafka_log
 from pipeline.letter import Message, message, pointer, record_of
-from pipeline.patience import Patience
+from pipeline.patience import Patience, Stopping
 from pipeline.types import DeadLetter, Partition, Span
 
 QUEUE_KBYTES_MAX = 64 * 1024
@@ -132,6 +134,7 @@ class DeadLetters:
         self._lock = threading.Lock()
         self._troubles = Troubles()
         self._producer: Producer | None = None
+        self._closed = False
 
     @property
     def waiting(self) -> str:
@@ -178,7 +181,7 @@ class DeadLetters:
     def close(self) -> None:
         """Lets go of the producer. Letters whose `write` has not returned are given up; they never counted as written."""
         with self._lock:
-            producer, self._producer = self._producer, None
+            producer, self._producer, self._closed = self._producer, None, True
         if producer is not None:
             _give_up(producer)
 
@@ -190,7 +193,7 @@ class DeadLetters:
         """Sends until each letter is acknowledged; returns those that are refused as too large."""
         todo, large, attempts = list(letters), [], 0
         while todo:
-            failures = self._send([form(letter, self._pipeline) for letter in todo], show)
+            failures = self._send([partial(form, letter, self._pipeline) for letter in todo], show)
             large += [todo[failure.place] for failure in failures if failure.code in _TOO_LARGE]
             failures = [failure for failure in failures if failure.code not in _TOO_LARGE]
             if not failures:
@@ -204,13 +207,14 @@ class DeadLetters:
             todo = [todo[f.place] for f in failures if _record(todo[f.place]) not in there]
         return large
 
-    def _send(self, messages: Sequence[Message], show: Show) -> list[Failure]:
+    def _send(self, messages: Sequence[Callable[[], Message]], show: Show) -> list[Failure]:
         """Hands messages to librdkafka and waits until each is acknowledged or given back; returns the latter."""
         producer = self._open()
         outcomes: dict[int, Failure | None] = {}
         wait = _AcknowledgementWait(producer, self._clock, self._patience, self._troubles, show)
         try:
-            for index, one in enumerate(messages):
+            for index, make in enumerate(messages):
+                one = make()
                 while not self._hand_over(producer, one, index, outcomes):
                     wait.once(len(outcomes))
             while len(outcomes) < len(messages):
@@ -254,10 +258,14 @@ class DeadLetters:
 
     def _open(self) -> Producer:
         with self._lock:
+            if self._closed:
+                raise Stopping("the dead letters are closed")
             if self._producer is None:
                 conf: dict[str, Any] = dict(properties(self._kafka, "producer"))
                 conf |= {"delivery.timeout.ms": 0, "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX}
-                self._producer = Producer(conf | {"error_cb": self._troubles})
+                # A missing topic is given back after this long, and then named; 30 s otherwise.
+                conf |= {"topic.metadata.propagation.max.ms": 5_000, "error_cb": self._troubles}
+                self._producer = Producer(conf, logger=kafka_log)
             return self._producer
 
     def _discard(self, broken: Producer) -> None:
@@ -295,7 +303,7 @@ class DeadLetters:
         Raises DependencyDown when the brokers fall silent, after which the search begins anew.
         """
         bounds = self._bounds(since_ms)
-        consumer = Consumer({**properties(self._kafka, "source"), "error_cb": self._troubles})
+        consumer = Consumer({**properties(self._kafka, "source"), "error_cb": self._troubles}, logger=kafka_log)
         try:
             consumer.assign([TopicPartition(self._topic, number, first) for number, (first, _) in bounds.items()])
             heard_s = self._clock.monotonic_s()
