@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 CONNECTIONS_MAX = 16
 """One more and the oldest connection is cut, so a probe always gets through."""
 CONNECTION_S_MAX = 10.0
-_SWEEP_S = 0.5
+_SWEEP_S = 0.2
 
 Ready = Callable[[], tuple[bool, list[str]]]
 

@@ -57,37 +57,42 @@ def is_told(record: logging.LogRecord) -> bool:
     return record.name.partition(".")[0] not in ("clickhouse_connect", "urllib3")
 
 
+_Count = tuple[float, int, int]
+"""When the interval began, how many lines passed in it, how many were held back."""
+
+
 class Repeats(logging.Filter):
     """Holds back lines that say again what was said a moment ago, and counts them on the next one that passes."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now = now
-        self._seen: dict[tuple[str, str], tuple[float, int, int]] = {}
+        self._texts: dict[tuple[str, str], _Count] = {}
+        self._templates: dict[tuple[str, str], _Count] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = _DURATION.sub("", record.getMessage())
-        # Both are asked, so that both count.
-        passes_text, held_text = self._passes((record.name, text), 1)
+        passes_text, held_text = self._passes(self._texts, (record.name, text), 1)
         if not passes_text:
             return False
-        passes_template, held_template = self._passes((record.name, str(record.msg)), TEMPLATE_LINES_MAX)
+        template = (record.name, str(record.msg))
+        passes_template, held_template = self._passes(self._templates, template, TEMPLATE_LINES_MAX)
         record.suppressed = held_text or held_template
         return passes_template
 
-    def _passes(self, kind: tuple[str, str], lines_max: int) -> tuple[bool, int]:
+    def _passes(self, seen: dict[tuple[str, str], _Count], kind: tuple[str, str], lines_max: int) -> tuple[bool, int]:
         """Whether one more line of the kind may pass, and how many did not in the interval before."""
         now = self._now()
-        since, passed, held = self._seen.get(kind, (now, 0, 0))
-        if now - since >= INTERVAL_S:
-            self._seen[kind] = (now, 1, 0)
+        since_s, passed, held = seen.get(kind, (now, 0, 0))
+        if now - since_s >= INTERVAL_S:
+            seen[kind] = (now, 1, 0)
             return True, held
         if passed >= lines_max:
-            self._seen[kind] = (since, passed, held + 1)
+            seen[kind] = (since_s, passed, held + 1)
             return False, 0
-        if len(self._seen) >= KINDS_MAX:
-            self._seen.clear()
-        self._seen[kind] = (since, passed + 1, held)
+        if len(seen) >= KINDS_MAX:
+            seen.clear()
+        seen[kind] = (since_s, passed + 1, held)
         return True, 0
 
 
