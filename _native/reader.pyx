@@ -1,5 +1,6 @@
 """Data-plane consumer over librdkafka's C API; reader.pxd draws who owns what."""
 
+cimport cython
 from cpython cimport array
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.list cimport PyList_New, PyList_SET_ITEM
@@ -226,6 +227,7 @@ cdef void *configuration(dict properties) except NULL:
 
 # -- records ----------------------------------------------------------------------------------------------------------
 
+@cython.no_gc_clear  # The collector must not let go of the client while messages of it are held: its end would wait for them.
 cdef class Run:
     """Records of one partition in offset order. Keys and headers are read from librdkafka's messages when asked for."""
 
