@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any, Literal
 
 import msgspec
@@ -40,7 +41,7 @@ class Decoder:
         self._tag_fields = _tag_fields(contract)
         self._fast = FastWay(contract.reading) if contract.reading is not None else None
         module: Any = msgspec.json if contract.format == "json" else msgspec.msgpack
-        self._plain: Callable[[Any], Any] = module.Decoder(contract.root, strict=contract.strict).decode
+        self._plain: Callable[[Any], Any] = module.Decoder(contract.root).decode
 
     def decode(self, values: list[bytes | None]) -> tuple[list[object | None], list[tuple[int, Reject]], int]:
         """Rows in line with `values`, the rejects by index, and how many records were filtered.
@@ -66,8 +67,8 @@ class Decoder:
                     filtered += 1
         invariant(len(rows) == len(values), f"{len(values)} records became {len(rows)} rows and rejects")
         if self._fast is not None:
-            rejects += [(index, _refused(refused)) for index, refused in self._fast.settle(rows)]
-            rejects.sort()
+            rejects += [(index, self._explain(error)) for index, error in self._fast.settle(rows)]
+            rejects.sort(key=itemgetter(0))
         return rows, rejects, filtered
 
     def _without_large(self, values: list[bytes | None]) -> Iterator[bytes | None]:
@@ -100,11 +101,9 @@ class Decoder:
             if self._fast is not None and isinstance(error, msgspec.ValidationError):
                 return self._fast.reread(value), None
             raise error
-        except Refused as refused:
-            return None, _refused(refused)
         except RecursionError:
             return None, _reject(RejectCode.TOO_DEEP, "the record is nested too deeply")
-        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError) as final:
+        except (Refused, msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError) as final:
             if error is None and self._fast is not None and isinstance(final, msgspec.ValidationError):
                 return self._careful(value, final)
             return None, self._explain(final)
@@ -120,6 +119,8 @@ class Decoder:
 
     def _explain(self, error: Exception) -> Reject:
         """The reject for an exception. Only texts known to hold no payload are passed on."""
+        if isinstance(error, Refused):
+            return Reject(Stage.CONTRACT, error.code, f"{error.path}: {error.rule}")
         if isinstance(error, UnicodeDecodeError):
             return _reject(RejectCode.INVALID_UTF8, f"text that is not UTF-8: {error.reason}")
         if not isinstance(error, msgspec.ValidationError):
@@ -167,10 +168,6 @@ def _is_safe(text: str) -> bool:
 
 def _reject(code: RejectCode, detail: str) -> Reject:
     return Reject(Stage.DECODE, code, detail)
-
-
-def _refused(refused: Refused) -> Reject:
-    return Reject(Stage.CONTRACT, refused.code, f"{refused.path}: {refused.rule}")
 
 
 def _tag_fields(contract: Contract) -> frozenset[str]:

@@ -69,7 +69,6 @@ def contract(
         root=row_type,
         format=route.format,
         tables={row_type: target},
-        strict=False,
         reading=Reading(row_type, [_reader(one, timezone) for one in fields]) if route.format == "json" else None,
     )
 
@@ -120,7 +119,8 @@ def _annotation(chtype: ChType, format_: str, timezone: str) -> Any:
 
 def _reader(one: InferredField, timezone: str) -> ColumnReader:
     if one.written:
-        reader = reader_of(one.chtype, one.annotation, one.null, timezone)
+        usual = dict[str, Any] if one.annotation is msgspec.Raw else one.annotation
+        reader = reader_of(one.chtype, usual, one.null, timezone)
     else:
         reader = computed_reader(one.chtype, one.column.default_expression)
     return ColumnReader(one.attribute, one.column.name, one.annotation, reader, one.default)

@@ -1,15 +1,17 @@
 """Reads a value the way ClickHouse's JSONEachRow format does, where a typed msgspec decoder alone would refuse it.
 
 An inferred contract decodes with plain types, which is fast and covers what a column usually gets. What ClickHouse
-accepts beside that (an object into a String column, `true` into an integer, `""` as zero, seconds with a fraction, ...)
-is read here, one value at a time. A field is read the same whichever way its record came: every value is first offered
-to the decoder of its own type. Where ClickHouse would change the data silently (wrap an integer, clamp a date) the
-record is refused instead.
+accepts beside that (an object into a String column, a number in quotes, `true` into an integer, `""` as zero, seconds
+with a fraction, ...) is read here, one value at a time. A field is read the same whichever way its record came: every
+value is first offered to the decoder of its own type. Where ClickHouse would change the data silently (wrap an integer,
+clamp a date) the record is refused instead.
 """
 
 from __future__ import annotations
 
 import datetime
+import decimal
+import math
 import re
 import uuid
 import zoneinfo
@@ -24,8 +26,11 @@ from pipeline.contract.chtypes import ChType
 from pipeline.types import RejectCode
 
 _INTEGER = re.compile(rb"[+-]?[0-9]{1,80}")
-_NUMBER = re.compile(rb"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
-_NAIVE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d):(\d\d)(\.\d+)?)?")
+_NUMBER = re.compile(rb"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_NAIVE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?)?")
+_NOT_FINITE = re.compile(rb"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_SECONDS_MAX = 10**12
+"""Beyond every date-time; keeps the arithmetic small."""
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 QUOTE, NULL_START, BRACE = b'"'[0], b"n"[0], b"{"[0]
 NULL = msgspec.Raw(b"null")
@@ -58,19 +63,24 @@ class Reader:
     """What null is read as; NULL itself where it is refused."""
 
     def read(self, raw: bytes) -> Any:
+        """The value for the column. Raises Refused, or what msgspec raises for text that is not UTF-8."""
+        try:
+            return self.read_usual(raw)
+        except msgspec.ValidationError:
+            return self.odd(raw)
+
+    def read_usual(self, raw: bytes) -> Any:
+        """As `read`, but raises ValidationError for what is not usual."""
         if raw[0] == NULL_START:
             if self.null is NULL:
                 raise Refused(RejectCode.NULL, f"null does not go into {self.chtype}")
             return self.null
-        try:
-            return self.usual.decode(raw)
-        except msgspec.ValidationError:
-            return self.odd(raw)
+        return self.usual.decode(raw)
 
 
 def reader_of(chtype: ChType, annotation: Any, null: Any, timezone: str) -> Reader:
     """A reader for values of a ClickHouse type whose fast way is `annotation`."""
-    usual: msgspec.json.Decoder[Any] = msgspec.json.Decoder(annotation, strict=False)
+    usual: msgspec.json.Decoder[Any] = msgspec.json.Decoder(annotation)
     return Reader(chtype, usual, _odd(chtype.core, timezone), null)
 
 
@@ -90,6 +100,7 @@ def _odd(core: ChType, timezone: str) -> Callable[[bytes], Any]:
     readers: dict[str, Callable[[bytes], Any]] = {
         "int": lambda raw: _integer(raw, refuse),
         "float": lambda raw: _float(raw, refuse),
+        "bool": lambda raw: raw == b"1" if raw in (b"0", b"1") else refuse(raw),
         "string": _text,
         "decimal": lambda raw: Decimal(0) if raw == b'""' else refuse(raw),
         "date": lambda raw: _days(raw, core, refuse),
@@ -109,9 +120,12 @@ def _refuser(core: ChType) -> Callable[[bytes], Any]:
     return refuse
 
 
+_BOOLS = {b"true": 1, b"false": 0, b'"true"': 1, b'"false"': 0}
+
+
 def _integer(raw: bytes, refuse: Callable[[bytes], Any]) -> Any:
-    if raw in (b"true", b"false"):
-        return int(raw == b"true")
+    if raw in _BOOLS:
+        return _BOOLS[raw]
     if raw == b'""':
         return 0
     inside = raw[1:-1]
@@ -119,11 +133,14 @@ def _integer(raw: bytes, refuse: Callable[[bytes], Any]) -> Any:
 
 
 def _float(raw: bytes, refuse: Callable[[bytes], Any]) -> Any:
-    if raw in (b"true", b"false"):
-        return float(raw == b"true")
-    if raw[0] != QUOTE and _NUMBER.fullmatch(raw):
+    if raw in _BOOLS:
+        return float(_BOOLS[raw])
+    number = raw[1:-1] if raw[0] == QUOTE else raw
+    if not _NUMBER.fullmatch(number):
+        return float(number) if raw[0] == QUOTE and _NOT_FINITE.fullmatch(number) else refuse(raw)
+    if math.isinf(float(number)):
         raise Refused(RejectCode.OUT_OF_RANGE, "the number is out of the range of a Float64")
-    return refuse(raw)
+    return float(number)
 
 
 def _text(raw: bytes) -> Any:
@@ -146,8 +163,11 @@ def _moment(raw: bytes, core: ChType, timezone: str, refuse: Callable[[bytes], A
     if not _NUMBER.fullmatch(raw):
         return refuse(raw)
     number = Decimal(raw.decode())
-    # ClickHouse cuts a number's fraction off towards zero, to the digits of the column.
-    units = int(number.scaleb(core.scale)) if -(10**12) < number < 10**12 else 10**18
+    if not -_SECONDS_MAX < number < _SECONDS_MAX:
+        raise Refused(RejectCode.OUT_OF_RANGE, f"the time is out of the range of {core}")
+    with decimal.localcontext(rounding=decimal.ROUND_DOWN):
+        # ClickHouse cuts a number's fraction off towards zero, to the digits of the column.
+        units = int(number.scaleb(core.scale))
     whole, part = divmod(units, 10**core.scale)
     return _iso(whole, str(part).rjust(core.scale, "0") if core.scale else "", core)
 
@@ -192,7 +212,7 @@ def _array(core: ChType, timezone: str, refuse: Callable[[bytes], Any]) -> Calla
 def _map(core: ChType, timezone: str, refuse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     value = element_reader(core.inner(1), timezone)
     keyed: Any = dict[key_annotation(core.inner(0)), msgspec.Raw]  # type: ignore[misc]
-    decoder: msgspec.json.Decoder[dict[Any, msgspec.Raw]] = msgspec.json.Decoder(keyed, strict=False)
+    decoder: msgspec.json.Decoder[dict[Any, msgspec.Raw]] = msgspec.json.Decoder(keyed)
 
     def read(raw: bytes) -> Any:
         if raw[0] != BRACE:
@@ -278,7 +298,7 @@ _PLAIN: Mapping[str, Any] = {
 }
 
 
-_ZONED: Any = Annotated[str, msgspec.Meta(pattern=r"[0-9](Z|[+-][0-9]{2}:?[0-9]{2})$")]
+_ZONED: Any = Annotated[str, msgspec.Meta(pattern=r"[T ][0-9:.]+(Z|[+-][0-9]{2}(:?[0-9]{2})?)$")]
 
 
 def _datetime_annotation(core: ChType, timezone: str) -> Any:

@@ -47,8 +47,8 @@ class Target:
 class Contract:
     """A topic's contract.
 
-    `root` is what a msgspec decoder is made for, `strict` how. `reading`, of an inferred contract, reads what this
-    decoder refuses though ClickHouse would not.
+    `root` is what a msgspec decoder is made for. `reading`, of an inferred contract, reads what this decoder refuses
+    though ClickHouse would not.
     """
 
     name: str
@@ -56,7 +56,6 @@ class Contract:
     root: Any
     format: Literal["json", "msgpack"]
     tables: Mapping[type, Target]
-    strict: bool = True
     reading: Reading | None = field(default=None, compare=False)
 
     @property
@@ -66,7 +65,7 @@ class Contract:
 
 
 def _canonical(contract: Contract) -> str:
-    lines = [f"format {contract.format} strict {contract.strict}"]
+    lines = [f"format {contract.format}"]
     targets = sorted(contract.tables.items(), key=lambda item: (item[1].tag, item[1].table))
     for row_type, target in targets:
         lines.append(f"table {target.table!r} tag {target.tag!r} key {target.key_columns!r}")

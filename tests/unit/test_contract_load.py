@@ -64,7 +64,7 @@ def test_columns_follow_the_table_and_name_their_fields() -> None:
     }
     assert next(column for column in target.columns if column.name == "sent_at").epoch_unit == "ms"
     assert target.key_columns == ("id", "user_id")
-    assert (contract.name, contract.version, contract.strict) == (f"{HERE}:Event", "3", True)
+    assert (contract.name, contract.version) == (f"{HERE}:Event", "3")
 
 
 def test_offline_the_table_is_what_ddl_makes() -> None:
