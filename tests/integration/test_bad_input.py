@@ -49,11 +49,11 @@ BAD: dict[str, tuple[bytes, str]] = {
     "10,000 nested arrays": (b'{"id": "%s", "tags": %s}' % (str(uuid.UUID(int=902)).encode(), DEEP), "too_deep"),
     "null id": (good(904, id=None), "no_key"),
     "no id": (without(good(905), "id"), "no_key"),
-    "wrong type": (good(906, tags="not a list"), "breaks_contract"),
+    "wrong type": (good(906, tags="not a list"), "wrong_type"),
     "integer out of the column's range": (good(907, small=300), "out_of_range"),
     "negative into unsigned": (good(908, small=-1), "out_of_range"),
     "date out of range": (good(909, day="1900-01-01"), "out_of_range"),
-    "not an object": (b"[1, 2, 3]", "breaks_contract"),
+    "not an object": (b"[1, 2, 3]", "wrong_type"),
     "not JSON": (b"hello", "undecodable"),
     "two objects": (good(910) + good(911), "undecodable"),
 }
@@ -67,12 +67,13 @@ def test_every_bad_record_becomes_one_dead_letter_and_the_good_ones_rows(pipelin
     pipeline.run_until_caught_up(pipeline.config(limits={"record_bytes_max": 1_000_000}))
     assert [row[0] for row in pipeline.rows("name")] == [f"n{number}" for number in range(len(BAD))]
     letters = {int(dict(letter.headers())["penstock-offset"]): letter for letter in pipeline.letters(len(BAD))}
-    for number, (name, (bad, code)) in enumerate(BAD.items()):
+    found = {}
+    for number, (name, (bad, _)) in enumerate(BAD.items()):
         letter = letters[2 * number + 1]
         headers = {key: value.decode() for key, value in letter.headers()}
-        found = (headers["penstock-code"], letter.value() == bad)
-        assert found == (code, True), f"{name}: {headers}"
-        assert b"xxxx" not in headers["penstock-detail"].encode()
+        assert letter.value() == bad
+        found[name] = headers["penstock-code"]
+    assert found == {name: code for name, (_, code) in BAD.items()}
 
 
 def test_a_record_of_20_mb_becomes_a_dead_letter_unread(pipeline: Pipeline) -> None:
