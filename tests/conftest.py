@@ -73,11 +73,26 @@ def chdb_server(shared_chdb_server: ChdbServer) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    """One real broker for the session. Without Java, Maven or a registry the test is skipped; in CI that is an error."""
-    from pipeline.embedded import apache_kafka as embedded
+def needs_apache_kafka() -> None:
+    """Skips when a real Kafka cannot be started here."""
+    from pipeline.embedded.apache_kafka import unavailable_reason
 
-    with embedded.for_tests(tmp_path_factory.mktemp("kafka")) as kafka:
+    reason = unavailable_reason()
+    if reason is not None:
+        pytest.skip(f"no Apache Kafka: {reason}")
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """One real broker for the session, with SASL user `reader` (password `reader-secret`) at `sasl_bootstrap`.
+
+    Without Java or Maven the test is skipped, and without a registry too, unless CI=true. A test that kills a broker
+    starts a cluster of its own, after `needs_apache_kafka`.
+    """
+    from pipeline.embedded.apache_kafka import ApacheKafka
+
+    request.getfixturevalue("needs_apache_kafka")
+    with ApacheKafka(tmp_path_factory.mktemp("kafka"), users={"reader": "reader-secret"}) as kafka:
         yield kafka
 
 

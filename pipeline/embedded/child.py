@@ -23,20 +23,33 @@ class StartFailed(RuntimeError):
 
 
 class Child:
-    """Runs `command` with its stderr in `log`. Kept alive by the caller; killed when this interpreter exits."""
+    """Runs `command` with its stderr, and with `output_to_log` its stdout, appended to `log`; killed when we exit.
 
-    def __init__(self, command: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None) -> None:
+    Its standard input is a pipe that ends when this process dies, even by SIGKILL. A program that does not watch it is
+    `guarded`: a shell waits at such a pipe in its stead and then kills it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        output_to_log: bool = False,
+        guarded: bool = False,
+    ) -> None:
         self.log = log
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=stream if output_to_log else subprocess.PIPE,
                 stderr=stream,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
         self.pid = self._process.pid
+        self._guard = _guard(self.pid) if guarded else None
         _children.add(self)
 
     @property
@@ -95,6 +108,11 @@ class Child:
         self._reap()
 
     def _reap(self) -> int:
+        if self._guard is not None:
+            # Before the process id can be given to another process.
+            guard, self._guard = self._guard, None
+            guard.kill()
+            guard.communicate()
         code = self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -103,6 +121,11 @@ class Child:
 
     def _name(self) -> str:
         return " ".join(str(part) for part in self._process.args[:4])  # type: ignore[index]
+
+
+def _guard(pid: int) -> subprocess.Popen[bytes]:
+    command = ["/bin/sh", "-c", 'read ignored; kill -9 "$0"', str(pid)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 @atexit.register
