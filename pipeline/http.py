@@ -63,7 +63,7 @@ class HttpServer:
             raise ConfigurationError([problem]) from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_SWEEP_S,), name="http", daemon=True)
         self._thread.start()
-        log.info("metrics and health on http://%s:%d (/metrics, /livez, /readyz)", host, self.port)
+        log.info("metrics and health on /metrics, /livez and /readyz", extra={"host": host, "port": self.port})
 
     def stop(self) -> None:
         """Closes the port and every connection. May be called twice."""

@@ -29,6 +29,7 @@ exit codes: 0 ok, 1 the answer is no, 2 usage, 69 Kafka or ClickHouse is down, 7
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code. Usage errors leave through SystemExit(2), as argparse does."""
+    _open_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     args = parser(words).parse_args(words)
     try:
@@ -43,6 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _quiet()
         return _bug(error, args)
     return code
+
+
+def _open_closed_streams() -> None:
+    """A daemon may be started with stdout or stderr closed; Python then has None there."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -66,9 +75,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         import difflib
+        import re
 
-        words = [word for word in sys.argv[1:2] if word not in COMMANDS]
-        if "invalid choice" in message and words and (close := difflib.get_close_matches(words[0], COMMANDS, n=1)):
+        word = re.search(r"COMMAND: invalid choice: '([^']*)'", message)
+        if word and (close := difflib.get_close_matches(word[1], COMMANDS, n=1)):
             message += f". Did you mean `penstock {close[0]}`?"
         super().error(message)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.config.schema import Dedup, Route
     from pipeline.ddl import Engine
+    from pipeline.errors import Problem
 
 ENGINES = ("MergeTree", "ReplacingMergeTree", "ReplicatedMergeTree", "ReplicatedReplacingMergeTree")
 
@@ -131,7 +132,24 @@ def _of_contract(args: argparse.Namespace, engine: Engine) -> list[str]:
             _misuse("table", "names one table for several types", "Write --table TAG=NAME for each, or leave it out")
         tables = {str(struct.__struct_config__.tag): _snake(struct.__name__) for struct in structs} | named
         route = Route(topic="ddl", tables=tables, contract=args.contract)
-    return _statements(route, Dedup(key=args.key), engine)
+    try:
+        return _statements(route, Dedup(key=args.key), engine)
+    except ConfigurationError as error:
+        raise ConfigurationError([_as_option(problem) for problem in error.problems]) from None
+
+
+_OPTIONS = {
+    "routes[ddl].contract": "--contract",
+    "routes[ddl].tables": "--table",
+    "dedup.key": "--key",
+    "order_by": "--order-by",
+    "version": "--version-column",
+}
+
+
+def _as_option(problem: Problem) -> Problem:
+    """A problem named by the option it came from instead of the key it would be in a file."""
+    return problem._replace(key=_OPTIONS.get(problem.key, problem.key))
 
 
 def _tables(words: list[str]) -> tuple[dict[str, str], str]:

@@ -100,6 +100,9 @@ class Cluster:
 
     def settings(self, kind: Literal["broker", "topic"], name: str) -> dict[str, str]:
         """The configuration of a broker (by id) or topic; empty where it cannot be read: no right to, or not supported."""
+        metadata = self._metadata()
+        if metadata.controller_id not in metadata.brokers:
+            return {}  # Topics are asked of the controller: without one (as in the mock cluster) that is a long wait.
         resource = ConfigResource(kind, name)
         try:
             futures = self._admin.describe_configs([resource], request_timeout=self._timeout_s)
