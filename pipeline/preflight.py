@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.config import Config
 from pipeline.errors import ConfigurationError, DependencyDown, Exit, Problem, SinkError
+from pipeline.types import Partition
 
 if TYPE_CHECKING:
     from pipeline.clickhouse import ClickHouse, TableFacts
     from pipeline.contract import Contract
+    from pipeline.kafka import Cluster
 
 WINDOW_BLOCKS_FEW = 1_000
 """Fewer remembered blocks than this are used up by a busy fleet within minutes."""
@@ -93,8 +95,10 @@ def kafka(config: Config, timeout_s: float) -> Iterator[Check]:
         brokers = cluster.brokers()
         text = f"{len(brokers)} broker{'s' if len(brokers) != 1 else ''}, cluster {cluster.cluster_id() or 'without an id'}"
         yield Check("kafka", Status.OK, text)
-        for index, route in enumerate(config.routes):
-            yield _topic(cluster.topic_partitions(route.topic), f"topic {route.topic}", f"routes[{index}].topic")
+        partitions = {route.topic: cluster.topic_partitions(route.topic) for route in config.routes}
+        for index, (topic, number) in enumerate(partitions.items()):
+            yield _topic(number, f"topic {topic}", f"routes[{index}].topic")
+        yield _group(config, cluster, partitions)
         if topic := config.dead_letters.topic:
             yield _topic(cluster.topic_partitions(topic), f"topic {topic}", "dead_letters.topic")
             yield from _dead_letter_size(config, cluster.settings("topic", topic))
@@ -111,6 +115,28 @@ def _topic(partitions: int, name: str, key: str) -> Check:
     return Check(
         name, Status.PROBLEM, "does not exist", f"Create it, or correct {key}; topics are never created by themselves"
     )
+
+
+def _group(config: Config, cluster: Cluster, partitions: Mapping[str, int]) -> Check:
+    """What the group has committed: whether it is ours, and what the next worker will have to finish."""
+    from pipeline.intent import ForeignIntent, Identity, decode
+
+    name = f"group {config.kafka.group}"
+    existing = [topic for topic, number in partitions.items() if number]
+    identity = Identity(config.name, cluster.cluster_id(), cluster.topic_ids(existing))
+    committed = cluster.committed(Partition(topic, at) for topic in existing for at in range(partitions[topic]))
+    declared = set()
+    for partition, (_, metadata) in committed.items():
+        try:
+            declared |= {intent.identity for intent in decode(metadata, identity, partition)}
+        except ForeignIntent as error:
+            text, _, fix = str(error).partition(". ")
+            return Check(name, Status.PROBLEM, text, fix)
+    positions = sum(offset >= 0 for offset, _ in committed.values())
+    text = f"has committed {positions} of {len(committed)} partitions"
+    if declared:
+        text += f", {len(declared)} batch{'es' if len(declared) != 1 else ''} declared and not finished"
+    return Check(name, Status.OK, text)
 
 
 def _dead_letter_size(config: Config, settings: Mapping[str, str]) -> Iterator[Check]:

@@ -79,6 +79,7 @@ def test_all_is_well(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
     assert texts["kafka"].startswith("1 broker, cluster mockCluster")
     assert texts["topic orders"] == "3 partitions"
     assert texts["topic orders-dead"] == "1 partition"
+    assert texts["group penstock-orders"] == "has committed 0 of 3 partitions"
     assert texts["contract orders"] == "inferred:orders fills orders (6 columns)"
     assert texts["table orders"] == "MergeTree, remembers 100000 inserts, lineage columns"
     assert ": version " in texts["clickhouse"]
@@ -94,6 +95,30 @@ def test_topics_that_are_missing(setup: Setup, capsys: pytest.CaptureFixture[str
 
 def checks_fix(key: str) -> str:
     return f"Create it, or correct {key}; topics are never created by themselves"
+
+
+def commit(bootstrap: str, metadata: str) -> None:
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "penstock-orders", "enable.auto.commit": False})
+    consumer.commit(offsets=[TopicPartition("orders", 1, 5, metadata)], asynchronous=False)
+    consumer.close()
+
+
+def test_what_the_group_has_committed(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.intent import Identity, Intent, encode
+    from pipeline.types import Partition, Span
+
+    setup.table()
+    declared = Intent((Span(Partition("orders", 1), 5, 9),), 1_700_000_000_000, bytes(8))
+    commit(setup.kafka.bootstrap, encode(Identity("orders", "", {}), [declared]))
+    texts = {name: text for _, name, text, _ in setup.check(capsys, 0)}
+    assert texts["group penstock-orders"] == "has committed 1 of 3 partitions, 1 batch declared and not finished"
+    commit(setup.kafka.bootstrap, encode(Identity("payments", "", {}), [declared]))
+    (problem,) = [check for check in setup.check(capsys, 1) if check[0] == "problem"]
+    assert problem[1] == "group penstock-orders"
+    assert "declared by the pipeline 'payments'" in problem[2]
+    assert "Give each pipeline a group of its own" in problem[3]
 
 
 def test_a_table_that_is_missing(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
