@@ -208,11 +208,13 @@ def reason(code: int, http_status: int | None = None) -> str:
 
 
 def next_step(code: int, message: str = "", http_status: int | None = None) -> str:
-    """What an operator can do about an error that stops; empty for the others."""
+    """What an operator can do about an error that stops, or about a server that cannot be reached; empty for the others."""
     if too_many_partitions(code, message):
         return TOO_MANY_PARTITIONS_STEP
     if code in STOP:
         return STOP[code][1]
+    if not code and http_status is None:
+        return "Check clickhouse.urls, the network, and that the server is up"
     if not code and http_status in _HTTP_STOP:
         return _HTTP_STOP[http_status]
     return _UNKNOWN_STEP if classify(code, message, http_status) is ErrorClass.UNKNOWN else ""

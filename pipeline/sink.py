@@ -156,18 +156,19 @@ class Sink:
         encoded = self._clickhouse.encode(write.table, write.columns, write.block.native(rows))
         token = write.token(path)
 
-        def attempt() -> float:
+        def attempt() -> None:
             started_s = self._clock.monotonic_s()
-            self._clickhouse.insert(encoded, token)
-            return self._clock.monotonic_s() - started_s
+            try:
+                self._clickhouse.insert(encoded, token)
+            finally:
+                self._metrics.insert_seconds(write.table, self._clock.monotonic_s() - started_s)
 
         try:
-            seconds = self.patiently(f"inserting into {write.table}", attempt)
+            self.patiently(f"inserting into {write.table}", attempt)
         except ClickHouseError as error:
             if error.error_class is ErrorClass.DATA:
                 return error
             raise
-        self._metrics.insert_seconds(write.table, seconds)
         self._metrics.inserted(write.table, write.block.rows if rows is None else len(rows))
         return None
 
