@@ -99,7 +99,7 @@ class Candidates:
         # Without a claim table a row without a key would pass; one for these rows alone refuses it.
         claims = native.ClaimTable(max(1_000, len(rows)), secret=SECRET) if self._deduplicates else None
         if claims is not None:
-            claims.open_slot(0)
+            run = run._replace(slot=claims.open_slot(0))
         partition = Partition(run.topic, run.partition)
         for refusal in native.append(self._builders, rows, run, claims, keys, statuses):
             self._reject(partition, run.offsets[refusal.index], str(refusal.code))
@@ -114,8 +114,8 @@ class Candidates:
         builders = {row_type: pending.builder for row_type, pending in self._pending.items()}
         native.append(builders, kept, run, None, None, bytearray(len(rows)))
         for index in good:
-            pending = self._pending[type(rows[index])]
-            pending.places.append((run.topic, run.partition, run.offsets[index]))
+            self._pending[type(rows[index])].places.append((run.topic, run.partition, run.offsets[index]))
+        for pending in self._pending.values():
             if len(pending.places) >= CANDIDATES_MAX:
                 self._settle(pending)
 

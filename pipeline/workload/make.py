@@ -198,7 +198,7 @@ class Generator:
         Late records are no origins: whether a copy of one is still recognised depends on the window. It looks at each
         candidate's dice only, never at what a candidate itself repeats: that would be a chain.
         """
-        candidate = offset - 1 - choice % DUPLICATE_DISTANCE_MAX
+        candidate = offset - 1 - choice % max(1, min(offset, DUPLICATE_DISTANCE_MAX))
         for earlier in range(candidate, max(-1, candidate - DUPLICATE_LOOKS_MAX), -1):
             roll = self._dice(partition, earlier // BLOCK_RECORDS)[earlier % BLOCK_RECORDS][0]
             if roll >= self._late:
