@@ -224,7 +224,7 @@ class DeadLetters:
             producer.purge()
             raise
         failures = sorted(failure for failure in outcomes.values() if failure is not None)
-        if any(failure.fatal for failure in failures):
+        if wait.fatal or any(failure.fatal for failure in failures):
             self._discard(producer)
         return failures
 
@@ -248,7 +248,7 @@ class DeadLetters:
     def _stop_unless_passing(self, failures: Sequence[Failure]) -> None:
         """Raises PipelineStopped for what waiting does not cure."""
         trouble = self._troubles.last
-        if trouble is not None and trouble.lasting and any(failure.fatal for failure in failures):
+        if trouble is not None and trouble.lasting and any(failure.code in _PERHAPS_WRITTEN for failure in failures):
             step = _NEXT_STEP.get(trouble.code, "")
             raise PipelineStopped(f"dead-letter topic {self._topic}: {trouble.message(self._kafka.brokers)}. {step}")
         for failure in failures:
@@ -265,6 +265,7 @@ class DeadLetters:
                 conf |= {"delivery.timeout.ms": 0, "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX}
                 # A missing topic is given back after this long, and then named; 30 s otherwise.
                 conf |= {"topic.metadata.propagation.max.ms": 5_000, "error_cb": self._troubles}
+                self._troubles.last = None
                 self._producer = Producer(conf, logger=kafka_log)
             return self._producer
 
@@ -349,13 +350,23 @@ class _AcknowledgementWait:
         self._patience = patience
         self._troubles = troubles
         self._show = show
+        self.fatal = False
+        """The producer is broken for good."""
         self._done = -1
         self._heard_s = clock.monotonic_s()
         self._shown = 0
 
     def once(self, done: int) -> None:
         """Waits a moment. `done` is how many messages have an outcome; raises Stopping when the worker stops."""
-        self._producer.poll(POLL_S)
+        try:
+            self._producer.poll(POLL_S)
+        except KafkaException as exception:
+            if not exception.args[0].fatal():
+                raise
+            # librdkafka gives back what waits in its queue by itself; this makes it give back everything.
+            self.fatal = True
+            self._troubles(exception.args[0])
+            self._producer.purge()
         self._patience.check()
         now_s = self._clock.monotonic_s()
         if done != self._done:

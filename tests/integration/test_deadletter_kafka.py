@@ -282,6 +282,27 @@ def test_a_full_queue_is_waited_for(bench: Letters, monkeypatch: pytest.MonkeyPa
     assert [one.value() for one in bench.all()] == values
 
 
+@pytest.mark.parametrize(
+    "code", [KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED]
+)
+def test_a_broken_producer_is_replaced(bench: Letters, code: int) -> None:
+    """The first of these is fatal for librdkafka's producer, which takes nothing more."""
+    bench.letters.write([letter(0)])
+    bench.kafka.push_request_errors(ApiKey.PRODUCE, [code])
+    started = [in_thread(lambda n=n: bench.letters.write([letter(n) for n in range(n, n + 20)])) for n in (1, 21)]
+    for thread, raised in started:
+        thread.join(60)
+        assert not thread.is_alive()
+        assert raised == []
+    assert bench.offsets() == list(range(41))
+
+
+def test_a_producer_without_the_right_to_be_idempotent_stops(bench: Letters) -> None:
+    bench.kafka.push_request_errors(ApiKey.INIT_PRODUCER_ID, [KafkaError.CLUSTER_AUTHORIZATION_FAILED] * 10)
+    with pytest.raises(PipelineStopped, match="IDEMPOTENT_WRITE"):
+        bench.letters.write([letter(0)])
+
+
 def test_letters_given_back_with_their_fate_open_are_searched_before_they_are_sent_again(
     bench: Letters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
