@@ -16,7 +16,6 @@ import pytest
 
 if TYPE_CHECKING:
     from pipeline.embedded.apache_kafka import ApacheKafka
-
     from pipeline.embedded.chdb_server import ChdbServer
     from pipeline.embedded.mock_kafka import MockKafka
 
@@ -27,6 +26,13 @@ class Database(NamedTuple):
     server: ChdbServer
     url: str
     database: str
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m "not kafka"` leaves out every test that needs a real Kafka."""
+    for item in items:
+        if {"apache_kafka", "needs_apache_kafka"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kafka)
 
 
 @pytest.fixture
@@ -48,6 +54,15 @@ def mock_kafka() -> Iterator[MockKafka]:
     from pipeline.embedded.mock_kafka import MockKafka
 
     with MockKafka() as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def mock_kafka_3() -> Iterator[MockKafka]:
+    """The same with three brokers, for leader and coordinator moves."""
+    from pipeline.embedded.mock_kafka import MockKafka
+
+    with MockKafka(brokers=3) as kafka:
         yield kafka
 
 

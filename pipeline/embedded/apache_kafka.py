@@ -221,6 +221,7 @@ class ApacheKafka:
             "transaction.state.log.replication.factor": copies,
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "200",
+            "group.min.session.timeout.ms": "1000",
             # What the consumer protocol dictates to its members; the defaults are made for large groups.
             "group.consumer.min.session.timeout.ms": "3000",
             "group.consumer.session.timeout.ms": "6000",

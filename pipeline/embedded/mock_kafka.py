@@ -9,6 +9,10 @@ as the producer sent them. When a batch arrives, the oldest ones go while the on
 *as sent* (so: compressed, when the producer compresses) or are more than 100,000 batches. What goes, goes silently: the
 low watermark moves up and a consumer that was behind is out of range. Producers must be paced.
 
+Classic groups (src/rdkafka_mock_cgrp.c): every rebalance of a group that has members waits for `session.timeout.ms` less a
+second, whoever has joined; there is no lower bound on that timeout, so tests set 2 seconds. Offset commits are refused
+with REBALANCE_IN_PROGRESS meanwhile. Groups of the consumer protocol move on with the heartbeats.
+
 What it does not do: topic ids and cluster administration, enforcing `offset.metadata.max.bytes`, storing transaction
 markers, authentication.
 """
