@@ -12,7 +12,6 @@ from typing import Any
 import lz4.frame
 import pytest
 
-from pipeline import clickhouse
 from pipeline.classify import ErrorClass
 from pipeline.clickhouse import (
     INSERT_SETTINGS,
@@ -26,6 +25,7 @@ from pipeline.clickhouse import (
     quote,
     quote_table,
 )
+from pipeline.clickhouse import connection as connections
 from pipeline.config.schema import ClickHouse as ClickHouseConfig
 from pipeline.errors import ConfigurationError
 
@@ -119,7 +119,7 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Client]]:
         opened.setdefault(endpoint.name, []).append(client)
         return client
 
-    monkeypatch.setattr(clickhouse, "_open", fake_open)
+    monkeypatch.setattr(connections, "open_client", fake_open)
     return opened
 
 
