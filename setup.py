@@ -1,7 +1,10 @@
 """Build of the compiled core.
 
-PENSTOCK_DEBUG=1      bounds, wrap-around, None and overflow checks, assertions, no optimisation
+PENSTOCK_DEBUG=1      bounds, None and overflow checks, C assertions, no optimisation
 PENSTOCK_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (implies debug information)
+
+Either one generates its C files under build/, so that the normal build's stay as they are; `make debug` and
+`make sanitize` put the libraries there too and run the native tests against them.
 """
 
 import os
@@ -14,13 +17,14 @@ from setuptools import Extension, setup
 DEBUG = os.environ.get("PENSTOCK_DEBUG") == "1"
 SANITIZE = os.environ.get("PENSTOCK_SANITIZE") == "1"
 
-compile_args = ["-O0", "-g"] if DEBUG else ["-O3"]
+compile_args = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O1"] if SANITIZE else ["-O3"]
 link_args: list[str] = []
 if SANITIZE:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     compile_args += ["-g", *flags]
     link_args += flags
 
+# Division never follows the switch: code that means rounding down says so, in both builds alike.
 directives = {
     "language_level": 3,
     "binding": True,
@@ -29,7 +33,7 @@ directives = {
     "wraparound": False,
     "initializedcheck": DEBUG,
     "nonecheck": DEBUG,
-    "cdivision": not DEBUG,
+    "cdivision": True,
     "overflowcheck": DEBUG,
 }
 
@@ -42,6 +46,7 @@ setup(
     ext_modules=cythonize(
         extensions,
         compiler_directives=directives,
+        build_dir=f"build/{'debug' if DEBUG else 'sanitize'}-c" if DEBUG or SANITIZE else None,
         force=DEBUG or SANITIZE or "--force" in sys.argv,
         nthreads=0,
     )

@@ -13,14 +13,15 @@ from msgspec import UNSET
 
 from _native.block cimport BlockBuilder, Layout
 from _native.buffer cimport Buffer, buffer_bytes, buffer_free, buffer_string
-from _native.claims cimport (
-    AHEAD, DUPLICATE, ClaimTable, Table, table_claim, table_hash, table_prefetch_bucket, table_prefetch_entry,
-)
+from _native.claims cimport ClaimTable
 from _native.node cimport (
     FITS, INVALID_UTF8, IS_NULL, NO_KEY, OUT_OF_RANGE, WRONG_TYPE, Columns, Node, node_mark, node_refused, node_restore,
 )
 from _native.put cimport put
 from _native.siphash cimport Id, sip128
+from _native.table cimport (
+    AHEAD, DUPLICATE, Table, table_claim, table_hash, table_prefetch_bucket, table_prefetch_entry,
+)
 
 from _native.vocabulary import Refusal
 
@@ -110,6 +111,7 @@ cdef class Pass:
             for index in range(size):
                 self.append_row(start + index, index)
             start += size
+        self.refusals.sort()
         return self.refusals
 
     cdef Binding binding_of(self, object row):

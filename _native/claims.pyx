@@ -1,457 +1,20 @@
-"""The claim table's operations. Owns the ids and their index; knows no clock, never deletes one id.
+"""The claim table for Python: ids in, verdicts out, and the window read back from ClickHouse.
 
-The layout is drawn in claims.pxd. Free functions over structs do the work; ClaimTable is a thin class on top. A claim
-belongs to a slot, one uninterrupted reading of a partition. When a reading ends early its slot is frozen: what it had
-claimed from `valid_below` on is void, because those records will be read again. A slot is reused once no generation is
-left that could name it; its handle carries an epoch, so that a stale one is an error and not somebody else's slot.
+Owns one table and the secret that event ids are made with. A slot's handle is its index and the epoch of its use, so
+that a stale handle is an error and not somebody else's slot.
 """
 
-cimport cython
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from _native.siphash cimport Id, sip128, sip_key
+from _native.table cimport (
+    GENERATIONS_MAX, SLOT_FREE, SLOT_FROZEN, SLOT_OPEN, Entry, Slot, Table, table_bucket, table_claim, table_claim_all,
+    table_find, table_free, table_hash, table_init, table_nbytes, table_nbytes_max, table_open_slot, table_rotate,
+)
 
 from _native.chtypes import leaf, parse
 
-cdef extern from *:
-    """
-    #include <stdlib.h>
-    #include <sys/mman.h>
-    /* Large blocks come zeroed and page by page from the kernel, and go back to it: mmap, not the heap. */
-    #define PENSTOCK_MAPPED_BYTES ((size_t)1 << 18)
-    static void *zeroed_new(size_t length) {
-        void *data = NULL;
-        if (length >= PENSTOCK_MAPPED_BYTES) {
-            data = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            return data == MAP_FAILED ? NULL : data;
-        }
-        if (posix_memalign(&data, 64, length) != 0) return NULL;
-        memset(data, 0, length);
-        return data;
-    }
-    static void zeroed_free(void *data, size_t length) {
-        if (data == NULL) return;
-        if (length >= PENSTOCK_MAPPED_BYTES) munmap(data, length); else free(data);
-    }
-    static inline uint64_t fold_multiply(uint64_t a, uint64_t b) {
-        unsigned __int128 product = (unsigned __int128)a * b;
-        return (uint64_t)product ^ (uint64_t)(product >> 64);
-    }
-    static inline uint64_t multiply_high(uint64_t a, uint64_t b) {
-        return (uint64_t)(((unsigned __int128)a * b) >> 64);
-    }
-    /* Bit 15 of each 16-bit lane of `word` that equals `tag`; lanes after the first match may be false positives. */
-    static inline uint64_t equal_lanes(uint64_t word, uint16_t tag) {
-        uint64_t x = word ^ ((uint64_t)tag * UINT64_C(0x0001000100010001));
-        return (x - UINT64_C(0x0001000100010001)) & ~x & UINT64_C(0x8000800080008000);
-    }
-    static inline int first_lane(uint64_t lanes) { return __builtin_ctzll(lanes) >> 4; }
-    static inline void prefetch_line(const void *address) { __builtin_prefetch(address); }
-    """
-    void *zeroed_new(size_t length) noexcept nogil
-    void zeroed_free(void *data, size_t length) noexcept nogil
-    uint64_t fold_multiply(uint64_t a, uint64_t b) noexcept nogil
-    uint64_t multiply_high(uint64_t a, uint64_t b) noexcept nogil
-    uint64_t equal_lanes(uint64_t word, uint16_t tag) noexcept nogil
-    int first_lane(uint64_t lanes) noexcept nogil
-    void prefetch_line(const void *address) noexcept nogil
-
-cdef enum:
-    SLOT_FREE = 0
-    SLOT_OPEN = 1
-    SLOT_FROZEN = 2
-    SMALLEST_BUCKETS = 64
-
-
-# ---- the log
-
-cdef inline Entry *entry_at(const Table *table, uint64_t number) noexcept nogil:
-    cdef size_t place = (number >> table.chunk_bits) & table.chunk_mask
-    return &table.chunks[place][number & ((<uint64_t>1 << table.chunk_bits) - 1)]
-
-
-cdef inline uint64_t tail_of(const Table *table) noexcept nogil:
-    return table.starts[table.live_count - 1]
-
-
-cdef inline size_t chunk_nbytes(const Table *table) noexcept nogil:
-    return sizeof(Entry) << table.chunk_bits
-
-
-cdef int log_reserve(Table *table) except -1 nogil:
-    """Makes sure that the chunk of the next entry is there, taking one the tail has left when there is one."""
-    cdef Entry *chunk
-    if table.head >> table.chunk_bits < table.chunk_next:
-        return 0
-    chunk = table.spare
-    if chunk != NULL:
-        memcpy(&table.spare, chunk, sizeof(Entry *))
-    else:
-        chunk = <Entry *>zeroed_new(chunk_nbytes(table))
-        if chunk == NULL:
-            with gil:
-                raise MemoryError("no memory for another chunk of claims")
-        table.chunk_count += 1
-    table.chunks[table.chunk_next & table.chunk_mask] = chunk
-    table.chunk_next += 1
-    return 0
-
-
-cdef void log_release(Table *table) noexcept nogil:
-    """Puts the chunks that lie wholly before the tail aside to be used again."""
-    cdef uint64_t first = tail_of(table) >> table.chunk_bits
-    cdef Entry **place
-    while table.chunk_first < first and table.chunk_first < table.chunk_next:
-        place = &table.chunks[table.chunk_first & table.chunk_mask]
-        memcpy(place[0], &table.spare, sizeof(Entry *))
-        table.spare = place[0]
-        place[0] = NULL
-        table.chunk_first += 1
-
-
-# ---- the index
-
-cdef uint64_t table_hash(const Table *table, Id id) noexcept nogil:
-    """Spreads ids over the index. Keyed, because UUIDs are taken as they are and a producer may choose them."""
-    return fold_multiply(fold_multiply(id.low ^ table.seed_low, table.seed_high) ^ id.high, table.seed_low | 1)
-
-
-cdef inline uint16_t tag_of(uint64_t hash) noexcept nogil:
-    return <uint16_t>hash
-
-
-cdef inline size_t buckets_for(size_t ids) noexcept nogil:
-    """Buckets for `ids` entries at three quarters full."""
-    return ids * 4 // (LANES * 3) + 1
-
-
-@cython.overflowcheck(False)
-cdef inline bint lane_alive(const Table *table, uint32_t number) noexcept nogil:
-    """Whether a lane's number lies in [tail, head), by differences modulo 2^32."""
-    cdef uint64_t tail = tail_of(table)
-    return <uint32_t>(number - <uint32_t>tail) < <uint32_t>(table.head - tail)
-
-
-@cython.overflowcheck(False)
-cdef inline uint64_t lane_number(const Table *table, uint32_t number) noexcept nogil:
-    """The whole number of a living lane."""
-    cdef uint64_t tail = tail_of(table)
-    return tail + <uint32_t>(number - <uint32_t>tail)
-
-
-@cython.overflowcheck(False)
-cdef inline bint spill_alive(const Table *table, const Bucket *bucket) noexcept nogil:
-    """Whether an entry that passed this full bucket may still be alive."""
-    cdef uint16_t age = <uint16_t>(<uint16_t>table.generation - bucket.spilled)
-    return age < table.live_count
-
-
-@cython.overflowcheck(False)
-cdef inline Entry *bucket_find(const Table *table, const Bucket *bucket, uint16_t tag, Id id) noexcept nogil:
-    cdef uint64_t words[3]
-    cdef uint64_t lanes
-    cdef size_t word, lane
-    cdef Entry *entry
-    memcpy(words, bucket.tags, 24)
-    for word in range(3):
-        lanes = equal_lanes(words[word], tag)
-        while lanes:
-            lane = word * 4 + first_lane(lanes)
-            if lane < bucket.used and lane_alive(table, bucket.numbers[lane]):
-                entry = entry_at(table, lane_number(table, bucket.numbers[lane]))
-                if entry.low == id.low and entry.high == id.high:
-                    return entry
-            lanes &= lanes - 1
-    return NULL
-
-
-cdef Entry *table_find(const Table *table, Id id, uint64_t hash) noexcept nogil:
-    """The entry of `id`, or NULL. Looks at PROBES_MAX buckets at the most."""
-    cdef uint16_t tag = tag_of(hash)
-    cdef size_t position = multiply_high(hash, table.bucket_count)
-    cdef const Bucket *bucket
-    cdef Entry *entry
-    for _probe in range(PROBES_MAX):
-        bucket = &table.buckets[position]
-        entry = bucket_find(table, bucket, tag, id)
-        if entry != NULL or not spill_alive(table, bucket):
-            return entry
-        position += 1
-        if position == table.bucket_count:
-            position = 0
-    return NULL
-
-
-cdef inline size_t free_lane(const Table *table, const Bucket *bucket) noexcept nogil:
-    """The first lane never taken, else the first dead one, else LANES."""
-    cdef size_t lane
-    if bucket.used < LANES:
-        return bucket.used
-    for lane in range(<size_t>LANES):
-        if not lane_alive(table, bucket.numbers[lane]):
-            return lane
-    return LANES
-
-
-cdef bint place(
-    const Table *table, Bucket *buckets, size_t bucket_count, uint64_t hash, uint64_t number, uint64_t generation
-) noexcept nogil:
-    """Refers to entry `number` from the first bucket with a free lane; false when the chain is full.
-
-    A bucket it passes is marked with the generation, so that searches pass it too until the generation is dropped. A
-    mark that is younger than needed costs a longer search, never a wrong answer.
-    """
-    cdef size_t position = multiply_high(hash, bucket_count)
-    cdef size_t lane
-    cdef Bucket *bucket
-    for _probe in range(PROBES_MAX):
-        bucket = &buckets[position]
-        lane = free_lane(table, bucket)
-        if lane < LANES:
-            bucket.tags[lane] = tag_of(hash)
-            bucket.numbers[lane] = <uint32_t>number
-            if lane == bucket.used:
-                bucket.used += 1
-            return True
-        bucket.spilled = <uint16_t>generation
-        position += 1
-        if position == bucket_count:
-            position = 0
-    return False
-
-
-cdef int index_grow(Table *table) except -1 nogil:
-    """Rebuilds the index twice as large, from the log. Returns 0, and leaves the table as it was, if a chain is full.
-
-    Entries come in the order of their numbers, so the last generation to pass a bucket is the one that stays marked.
-    """
-    cdef size_t bucket_count = table.bucket_count * 2
-    cdef size_t largest = buckets_for(table.ids_max)
-    cdef size_t index
-    cdef Bucket *buckets
-    if bucket_count > largest:
-        bucket_count = largest
-    buckets = <Bucket *>zeroed_new(bucket_count * sizeof(Bucket))
-    if buckets == NULL:
-        with gil:
-            raise MemoryError(f"no memory for {bucket_count} buckets of claims")
-    for index in range(table.live_count, 0, -1):
-        if not generation_place(table, buckets, bucket_count, index - 1):
-            zeroed_free(buckets, bucket_count * sizeof(Bucket))
-            return 0
-    zeroed_free(table.buckets, table.bucket_count * sizeof(Bucket))
-    table.buckets = buckets
-    table.bucket_count = bucket_count
-    set_growth(table)
-    return 1
-
-
-cdef void set_growth(Table *table) noexcept nogil:
-    if table.bucket_count >= buckets_for(table.ids_max):
-        table.ids_before_growth = table.ids_max
-    else:
-        table.ids_before_growth = table.bucket_count * (LANES * 3) // 4
-
-
-cdef bint generation_place(const Table *table, Bucket *buckets, size_t bucket_count, size_t index) noexcept nogil:
-    """Refers to every entry of the live generation `index` (0 is the newest) from a new index."""
-    cdef uint64_t hashes[AHEAD]
-    cdef uint64_t number = table.starts[index]
-    cdef uint64_t stop = table.starts[index - 1] if index else table.head
-    cdef uint64_t generation = table.generation - index
-    cdef size_t count, step
-    while number < stop:
-        count = AHEAD if stop - number > AHEAD else stop - number
-        for step in range(count):
-            hashes[step] = entry_hash(table, entry_at(table, number + step))
-            prefetch_line(&buckets[multiply_high(hashes[step], bucket_count)])
-        for step in range(count):
-            if not place(table, buckets, bucket_count, hashes[step], number + step, generation):
-                return False
-        number += count
-    return True
-
-
-cdef inline uint64_t entry_hash(const Table *table, const Entry *entry) noexcept nogil:
-    cdef Id id
-    id.low = entry.low
-    id.high = entry.high
-    return table_hash(table, id)
-
-
-cdef void table_prefetch_bucket(const Table *table, uint64_t hash) noexcept nogil:
-    """Asks for the home bucket, so that a later lookup does not wait for memory."""
-    prefetch_line(&table.buckets[multiply_high(hash, table.bucket_count)])
-
-
-@cython.overflowcheck(False)
-cdef void table_prefetch_entry(const Table *table, uint64_t hash) noexcept nogil:
-    """Asks for the entry whose tag matches in the home bucket, if there is one. The bucket should be near by now."""
-    cdef const Bucket *bucket = &table.buckets[multiply_high(hash, table.bucket_count)]
-    cdef uint64_t words[3]
-    cdef uint64_t lanes
-    cdef size_t word, lane
-    memcpy(words, bucket.tags, 24)
-    for word in range(3):
-        lanes = equal_lanes(words[word], tag_of(hash))
-        if lanes:
-            lane = word * 4 + first_lane(lanes)
-            if lane < bucket.used and lane_alive(table, bucket.numbers[lane]):
-                prefetch_line(entry_at(table, lane_number(table, bucket.numbers[lane])))
-
-
-# ---- claims and generations
-
-cdef int table_claim(Table *table, Id id, uint64_t hash, uint32_t slot, int64_t offset) except -1 nogil:
-    """Decides who owns `id`: NEW when it is the record at `offset` of `slot`, DUPLICATE when another record does."""
-    cdef Entry *entry = table_find(table, id, hash)
-    cdef Slot *owner
-    if entry == NULL:
-        insert(table, id, hash, slot, offset)
-        return NEW
-    owner = &table.slots[entry.slot]
-    if owner.identity == table.slots[slot].identity and entry.offset == offset:
-        entry.slot = slot
-        return NEW
-    if entry.offset >= owner.valid_below:
-        entry.slot = slot
-        entry.offset = offset
-        return NEW
-    return DUPLICATE
-
-
-cdef int insert(Table *table, Id id, uint64_t hash, uint32_t slot, int64_t offset) except -1 nogil:
-    """Appends a claim. A full generation ends; so does one that leaves no room in a chain of buckets, and each early
-    end drops an older one, until there is room."""
-    cdef Entry *entry
-    if table.head - table.starts[0] >= table.generation_ids_max:
-        table_rotate(table)
-    while table.head - tail_of(table) >= table.ids_before_growth and not index_grow(table):
-        table.early_rotations += 1
-        table_rotate(table)
-    log_reserve(table)
-    while not place(table, table.buckets, table.bucket_count, hash, table.head, table.generation):
-        table.early_rotations += 1
-        table_rotate(table)
-    entry = entry_at(table, table.head)
-    entry.low = id.low
-    entry.high = id.high
-    entry.offset = offset
-    entry.slot = slot
-    entry.spare = 0
-    table.head += 1
-    return 0
-
-
-cdef void table_rotate(Table *table) noexcept nogil:
-    """Begins a new generation; drops the oldest when all are in use."""
-    cdef size_t index
-    if table.live_count == table.generations_max:
-        drop_oldest(table)
-    for index in range(table.live_count, 0, -1):
-        table.starts[index] = table.starts[index - 1]
-    table.starts[0] = table.head
-    table.live_count += 1
-    table.generation += 1
-    table.rotations += 1
-
-
-cdef void drop_oldest(Table *table) noexcept nogil:
-    """Moves the tail, and frees the slots that only dropped claims could name."""
-    cdef size_t oldest = table.live_count - 1
-    cdef uint64_t number = table.generation - oldest
-    cdef size_t index
-    for index in range(table.slot_count):
-        if table.slots[index].state == SLOT_FROZEN and table.slots[index].frozen_at <= number:
-            table.slots[index].state = SLOT_FREE
-    table.ids_dropped += table.starts[oldest - 1] - table.starts[oldest]
-    table.live_count -= 1
-    log_release(table)
-
-
-cdef size_t table_nbytes(const Table *table) noexcept nogil:
-    return (
-        table.slot_capacity * sizeof(Slot)
-        + (table.chunk_mask + 1) * sizeof(Entry *)
-        + table.chunk_count * chunk_nbytes(table)
-        + table.bucket_count * sizeof(Bucket)
-    )
-
-
-cdef int table_init(Table *table, size_t ids_max, size_t generations, Id seeds) except -1:
-    """Everything but slots and chunks, which come as they are needed. `table` is all zeros."""
-    cdef size_t largest = buckets_for(ids_max)
-    table.seed_low = seeds.low
-    table.seed_high = seeds.high | 1
-    table.ids_max = ids_max
-    table.generation_ids_max = ids_max // generations
-    table.generations_max = generations
-    table.generation = table.live_count = 1
-    table.chunk_bits = CHUNK_BITS_MAX
-    while table.chunk_bits > 6 and ids_max >> table.chunk_bits < 8:
-        table.chunk_bits -= 1
-    while table.chunk_mask + 1 < (ids_max >> table.chunk_bits) + 2:
-        table.chunk_mask = table.chunk_mask * 2 + 1
-    table.bucket_count = largest
-    while table.bucket_count > SMALLEST_BUCKETS:
-        table.bucket_count = (table.bucket_count + 1) // 2
-    table.buckets = <Bucket *>zeroed_new(table.bucket_count * sizeof(Bucket))
-    table.chunks = <Entry **>calloc(table.chunk_mask + 1, sizeof(Entry *))
-    if table.buckets == NULL or table.chunks == NULL:
-        raise MemoryError("no memory for a claim table")
-    set_growth(table)
-    return 0
-
-
-cdef void table_free(Table *table) noexcept nogil:
-    cdef Entry *chunk
-    cdef uint64_t number
-    for number in range(table.chunk_first, table.chunk_next):
-        zeroed_free(table.chunks[number & table.chunk_mask], chunk_nbytes(table))
-    while table.spare != NULL:
-        chunk = table.spare
-        memcpy(&table.spare, chunk, sizeof(Entry *))
-        zeroed_free(chunk, chunk_nbytes(table))
-    zeroed_free(table.buckets, table.bucket_count * sizeof(Bucket))
-    free(table.chunks)
-    free(table.slots)
-
-
-# ---- slots
-
-cdef uint32_t table_open_slot(Table *table, int64_t identity) except? 0xffffffff nogil:
-    cdef size_t index = 0
-    cdef Slot *slot
-    while index < table.slot_count and table.slots[index].state != SLOT_FREE:
-        index += 1
-    if index == table.slot_count:
-        add_slot(table)
-    slot = &table.slots[index]
-    slot.identity = identity
-    slot.valid_below = INT64_MAX
-    slot.state = SLOT_OPEN
-    slot.epoch += 1
-    return <uint32_t>index
-
-
-cdef int add_slot(Table *table) except -1 nogil:
-    cdef size_t capacity = table.slot_capacity * 2 if table.slot_capacity else 16
-    cdef void *slots
-    if table.slot_count == table.slot_capacity:
-        slots = realloc(table.slots, capacity * sizeof(Slot))
-        if slots == NULL:
-            with gil:
-                raise MemoryError(f"no memory for {capacity} slots")
-        table.slots = <Slot *>slots
-        table.slot_capacity = capacity
-    memset(&table.slots[table.slot_count], 0, sizeof(Slot))
-    table.slot_count += 1
-    return 0
-
-
-# ---- the Python side
 
 cdef class ClaimTable:
     """Event id -> the record that owns it. Bounded by `ids_max`; used by one thread at a time."""
@@ -507,7 +70,7 @@ cdef class ClaimTable:
         if <size_t>len(ids) != count * 16:
             raise ValueError(f"{len(ids)} bytes of ids for {count} offsets; there must be 16 for each")
         if count:
-            claim_all(&self.table, data, index, &offsets[0], verdict, count)
+            table_claim_all(&self.table, data, index, &offsets[0], verdict, count)
         return verdicts
 
     def restore(self, bytes rows not None, key_layout, slots):
@@ -537,12 +100,12 @@ cdef class ClaimTable:
 
     def bucket(self, bytes id not None):
         """The home bucket of an id in the index as it is now, to build collisions in tests."""
-        return multiply_high(table_hash(&self.table, id_from(id)), self.table.bucket_count)
+        return table_bucket(&self.table, table_hash(&self.table, id_from(id)))
 
     @property
     def ids(self):
         """Ids held."""
-        return self.table.head - tail_of(&self.table)
+        return self.table.head - self.table.starts[self.table.live_count - 1]
 
     @property
     def nbytes(self):
@@ -552,10 +115,7 @@ cdef class ClaimTable:
     @property
     def nbytes_max(self):
         """An upper bound of `nbytes`, also while the index is being rebuilt (slots left out: 32 bytes each)."""
-        cdef size_t index = buckets_for(self.table.ids_max) * sizeof(Bucket)
-        cdef size_t chunks = (self.table.ids_max >> self.table.chunk_bits) + 2
-        directory = (self.table.chunk_mask + 1) * sizeof(Entry *)
-        return index + index // 2 + sizeof(Bucket) + chunks * chunk_nbytes(&self.table) + directory
+        return table_nbytes_max(&self.table)
 
     @property
     def generations(self):
@@ -605,30 +165,6 @@ cdef bytes encode_length(size_t length):
         length >>= 7
     encoded.append(length)
     return bytes(encoded)
-
-
-cdef int claim_all(
-    Table *table, const uint8_t *ids, uint32_t slot, const int64_t *offsets, uint8_t *verdicts, size_t count
-) except -1:
-    """Claims in order, prefetching AHEAD ids at a time: lookups wait for memory together instead of one by one."""
-    cdef Id batch[AHEAD]
-    cdef uint64_t hashes[AHEAD]
-    cdef size_t start = 0
-    cdef size_t index, size
-    while start < count:
-        size = AHEAD if count - start > AHEAD else count - start
-        memcpy(batch, ids + start * 16, size * 16)
-        for index in range(size):
-            hashes[index] = table_hash(table, batch[index])
-            table_prefetch_bucket(table, hashes[index])
-        for index in range(size):
-            table_prefetch_entry(table, hashes[index])
-        for index in range(size):
-            verdicts[start + index] = <uint8_t>table_claim(
-                table, batch[index], hashes[index], slot, offsets[start + index]
-            )
-        start += size
-    return 0
 
 
 # ---- restoring from ClickHouse

@@ -155,14 +155,17 @@ cdef int put_wide(Node *node, str text, bint rounding, object value) except -1:
     return buffer_bytes(&node.data, <const char *><bytes>stored, node.width)
 
 
-PARTS = re.compile(r"([+-]?)(\d*)\.?(\d*)(?:[eE]([+-]?\d+))?\Z", re.ASCII)
+PARTS = re.compile(r"([+-]?)(\d*)\.?(\d*)(?:[eE]([+-]?)(\d+))?\Z", re.ASCII)
 
 
 def scale_wide(text, precision, scale, rounding):
     """The number in `text` times 10^scale, or None when that is no integer of `precision` digits."""
-    sign, whole, fraction, exponent = PARTS.match(text).groups()
+    sign, whole, fraction, exponent_sign, exponent = PARTS.match(text).groups()
+    exponent = int((exponent or "").lstrip("0")[:7] or "0")
+    shift = (-exponent if exponent_sign == "-" else exponent) - len(fraction) + scale
     digits = (whole + fraction).lstrip("0")
-    shift = int((exponent or "0")[:8]) - len(fraction) + scale
+    shift += len(digits) - len(digits.rstrip("0"))
+    digits = digits.rstrip("0")
     if not digits:
         return 0
     if len(digits) > WIDE_DIGITS_MAX or len(digits) + shift > precision:

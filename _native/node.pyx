@@ -210,7 +210,7 @@ cdef int select_strings(
         length |= <size_t>cursor[0] << shift
         cursor += 1 + length
         if rows[index] == row:
-            buffer_bytes(out, start, cursor - start)
+            buffer_bytes(out, start, <size_t>cursor - <size_t>start)
             index += 1
     return 0
 

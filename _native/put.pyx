@@ -13,7 +13,6 @@ from cpython.float cimport PyFloat_Check
 from cpython.list cimport PyList_Check, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_AsDouble, PyLong_Check
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check
 from libc.math cimport isinf, isnan
@@ -36,7 +35,7 @@ cdef tuple GATHERED = (set, frozenset)
 
 
 cdef int put_value(Node *node, PyObject *value) except -1:
-    """Every kind and every value that `put` did not decide at once."""
+    """Every kind and every value that `put` did not decide at once. Holds the value: what it calls may drop it."""
     cdef object held = <object>value
     if node.kind == KIND_STRING:
         return put_string(node, held)
@@ -228,26 +227,20 @@ cdef int put_compound(Node *node, object value) except -1:
         if PyDict_Check(value):
             return put_dict(node, value)
     elif PyList_Check(value) or PyTuple_Check(value):
-        return put_elements(node, tuple(value))
+        return put_elements(node, tuple(value), value)
     elif node.names != NULL and PyDict_Check(value):
-        return put_elements(node, tuple([value.get(name, UNSET) for name in <object>node.names]))
+        return put_elements(node, tuple([value.get(name, UNSET) for name in <object>node.names]), value)
     elif node.names != NULL and isinstance(value, Struct):
-        return put_elements(node, tuple([getattr(value, name, UNSET) for name in <object>node.names]))
+        return put_elements(node, tuple([getattr(value, name, UNSET) for name in <object>node.names]), value)
     return refuse(node, WRONG_TYPE, <PyObject *>value)
 
 
 cdef int put_list(Node *node, list items) except -1:
     """Array: each item, then the offset. A callback may change the list, so its length is asked for each time."""
     cdef Py_ssize_t index = 0
-    cdef PyObject *item
     cdef int code
     while index < PyList_GET_SIZE(items):
-        item = PyList_GET_ITEM(items, index)
-        Py_INCREF(<object>item)
-        try:
-            code = put(&node.children[0], item)
-        finally:
-            Py_DECREF(<object>item)
+        code = put(&node.children[0], PyList_GET_ITEM(items, index))
         if code:
             return code
         index += 1
@@ -267,14 +260,16 @@ cdef int put_items(Node *node, tuple items) except -1:
 
 
 cdef int put_dict(Node *node, dict items) except -1:
-    """Map: each key and value, then the offset."""
+    """Map: each key and value, then the offset. No type of key calls back, so the value outlives its key's turn."""
     cdef Py_ssize_t position = 0
     cdef uint64_t count = 0
     cdef PyObject *key
     cdef PyObject *value
     cdef int code
     while PyDict_Next(items, &position, &key, &value):
-        code = put_pair(node, <object>key, <object>value)
+        code = put(&node.children[0], key)
+        if code == FITS:
+            code = put(&node.children[1], value)
         if code:
             return code
         count += 1
@@ -282,18 +277,12 @@ cdef int put_dict(Node *node, dict items) except -1:
     return buffer_word(&node.data, node.total, 8)
 
 
-cdef int put_pair(Node *node, object key, object value) except -1:
-    """Holds both while they are put, since a callback may change the dict."""
-    cdef int code = put(&node.children[0], <PyObject *>key)
-    return code if code else put(&node.children[1], <PyObject *>value)
-
-
-cdef int put_elements(Node *node, tuple items) except -1:
+cdef int put_elements(Node *node, tuple items, object value) except -1:
     """Tuple: as many items as the type has elements."""
     cdef size_t index
     cdef int code
     if <size_t>PyTuple_GET_SIZE(items) != node.child_count:
-        return refuse(node, WRONG_TYPE, <PyObject *>items)
+        return refuse(node, WRONG_TYPE, <PyObject *>value)
     for index in range(node.child_count):
         code = put(&node.children[index], PyTuple_GET_ITEM(items, index))
         if code:

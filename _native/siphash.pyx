@@ -22,6 +22,7 @@ cdef SipKey sip_key(const uint8_t *secret) noexcept nogil:
     return key
 
 
+@cython.overflowcheck(False)
 cdef inline uint64_t rotate_left(uint64_t value, int bits) noexcept nogil:
     return (value << bits) | (value >> (64 - bits))
 

@@ -177,7 +177,7 @@ cdef int64_t digits(Cursor *cursor, int count) noexcept nogil:
     """Exactly `count` digits."""
     cdef int64_t number = 0
     cdef int index
-    if cursor.end - cursor.at < count:
+    if cursor.at + count > cursor.end:
         cursor.failed = True
         return 0
     for index in range(count):

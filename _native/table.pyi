@@ -1,0 +1,1 @@
+"""Nothing here is for Python: the table is used through `_native.claims`."""
