@@ -151,6 +151,19 @@ def test_the_same_token_is_one_copy_also_from_many_threads(chdb_server: Database
     bench.clickhouse.close()
 
 
+@pytest.mark.parametrize("count", [9, 10, 12, 13, 32])
+def test_a_block_that_begins_with_a_blank_byte(bench: Bench, count: int) -> None:
+    """A block begins with its number of columns: a tab, a newline, a form feed, a carriage return or a space."""
+    names = [f"c{number}" for number in range(count)]
+    row_type = msgspec.defstruct("Wide", [(name, int) for name in names])
+    builder = BlockBuilder([Column(name, "UInt8", name) for name in names], encode_json=msgspec.json.encode)
+    run = Run("t", 0, 0, array("q", [0]), array("q", [0]))
+    append({row_type: builder}, [row_type(*range(count))], run, None, None, bytearray(1))
+    bench.clickhouse.command(f"CREATE TABLE wide ({', '.join(f'{name} UInt8' for name in names)}) ENGINE = Memory")
+    bench.clickhouse.insert(bench.clickhouse.encode("wide", names, builder.finish().native()), "token")
+    assert bench.clickhouse.query_rows("SELECT * FROM wide") == [tuple(range(count))]
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
