@@ -55,8 +55,8 @@ class Dedup:
             self._slots[partition] = self.claims.open_slot(identity)
 
     def freeze(self, partition: Partition, void_from: int) -> None:
-        """The reading ended: claims at `void_from` and beyond are void. Freezing again can only lower the bound."""
-        if self.claims is not None and (slot := self._slots.get(partition)) is not None:
+        """The reading ended: claims at `void_from` and beyond are void."""
+        if self.claims is not None and (slot := self._slots.pop(partition, None)) is not None:
             self.claims.freeze_slot(slot, void_from)
 
     def reopen(self, partition: Partition, position: int) -> None:

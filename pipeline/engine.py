@@ -1,4 +1,4 @@
-"""The delivery protocol as a state machine: events in, commands out. It does no I/O, holds no thread and reads no clock but the given one.
+"""The delivery protocol as a state machine: events in, commands out. It does no I/O, holds no thread and owns no clock.
 
 The order of the flow, stage by stage (who does it in brackets):
 
@@ -48,7 +48,7 @@ from pipeline.commands import (
     RevokeReady,
     Stop,
 )
-from pipeline.errors import PenstockError, PipelineStopped, invariant
+from pipeline.errors import GaveUp, PenstockError, PipelineStopped, invariant
 from pipeline.intent import Identity, Intent
 from pipeline.types import Partition, Span
 
@@ -183,12 +183,18 @@ class Engine:
 
     def lost(self) -> list[Command]:
         """The membership ended without our doing: nothing is owned any more, and no commit of ours counts."""
+        unfinished = self._draining and not self.idle
         self._outstanding = None
         for batch in self._batches.values():
             if batch.status is Status.DECLARING:
                 # Accepted or not, the next owner reads the metadata and knows.
                 batch.status = Status.SEALED
-        return self.revoked(list(self._held))
+        out = self.revoked(list(self._held))
+        if unfinished:
+            out += self._stop(
+                GaveUp("the group went on without this worker while it drained; the next owner finishes its batches")
+            )
+        return out
 
     # Batches
 
@@ -385,14 +391,13 @@ class Engine:
         for batch in self._batches.values():
             reach.update({span.partition: span.next for span in self._owned_spans(batch)})
         positions: dict[Partition, int] = {}
-        void_from = dict(gone)
         for partition, held in self._held.items():
             if held.ready:
                 held.covered = max(held.durable, reach.get(partition, held.durable))
-                kept = void_from if held.revoking else positions
-                kept[partition] = held.covered
+                if not held.revoking:
+                    positions[partition] = held.covered
         self.flow_epoch += 1
-        out.append(Discard(positions, void_from, self.flow_epoch))
+        out.append(Discard(positions, dict(gone), self.flow_epoch))
         return out
 
     def _dirty(self) -> bool:

@@ -133,6 +133,8 @@ class Flow:
         self.halted: dict[Partition, str] = {}
         """Partitions that cannot be read on, and why. Read by other threads."""
         self.last_timestamp_ms: dict[Partition, int] = {}
+        self._warm_ms: dict[Partition, int] = {}
+        """With a cold window: the record time from which a partition's window has filled."""
         self._thread = threading.Thread(target=self._run, name="data-plane", daemon=True)
 
     def start(self) -> None:
@@ -220,6 +222,7 @@ class Flow:
             self._left_out.pop(partition, None)
             self.halted.pop(partition, None)
             self.last_timestamp_ms.pop(partition, None)
+            self._warm_ms.pop(partition, None)
         for partition, position in command.positions.items():
             if position != self._positions.get(partition):
                 self._dedup.reopen(partition, position)
@@ -271,6 +274,7 @@ class Flow:
         self._dedup.pass_time(records.timestamps)
         taken = self._lanes[partition.topic].take(records, 0, len(records), self._left_out.get(partition))
         self._metrics.stage_seconds("decode", self._clock.monotonic_s() - started_s)
+        self._count_cold(records)
         self._judge(taken.letters)
         self._ratio.add(taken.counts.records, len(taken.letters))
         self._batch.cover(partition, position, records.next_offset, started_s)
@@ -280,6 +284,14 @@ class Flow:
         self._record_bytes += 0.1 * (max(1.0, records.nbytes / len(records)) - self._record_bytes)
         if (left_out := self._left_out.get(partition)) and records.next_offset >= left_out.stored.end:
             del self._left_out[partition]
+
+    def _count_cold(self, records: Records) -> None:
+        """Records read before the window of their partition has filled, when it is not rebuilt."""
+        if self._config.dedup.key and self._config.dedup.rebuild == "cold":
+            window_ms = self._config.dedup.window_s * 1000
+            warm_ms = self._warm_ms.setdefault(records.partition, records.timestamps[0] + window_ms)
+            if records.timestamps[-1] < warm_ms:
+                self._metrics.cold(len(records))
 
     def _judge(self, letters: list[DeadLetter]) -> None:
         """Stops at the first reject when there is no place for it."""

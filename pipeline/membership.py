@@ -94,6 +94,8 @@ class Membership:
         """Assigned, but not yet paused and looked up."""
         self._may_go: frozenset[Partition] = frozenset()
         self._leaving = False
+        self._rejoin_reason = ""
+        """Why to leave and join again as soon as no callback is running; empty when there is no need."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="membership", daemon=True)
         self._consumer: Consumer | None = None
@@ -112,7 +114,7 @@ class Membership:
 
     def rejoin(self, reason: str) -> None:
         """Leaves the group and joins it as a new member: commits still on their way are fenced by the new generation."""
-        self._requests.put(lambda: self._rejoin(reason))
+        self._requests.put(lambda: self._want_rejoin(reason))
 
     def stop(self, timeout_s: float) -> bool:
         """Leaves the group (a static member just goes) and ends the thread; False when it did not end in time."""
@@ -127,6 +129,8 @@ class Membership:
             self._consumer = self._join()
             while not self._stopping.is_set():
                 self._serve(0)
+                if self._rejoin_reason:
+                    self._rejoin()
                 if self._alive():
                     self._poll()
                 else:
@@ -233,7 +237,7 @@ class Membership:
         self._may_go = frozenset()
         self._post(PartitionsRevoking(leaving))
         deadline_s = self._clock.monotonic_s() + self._config.revoke_drain_ms_max / 1000
-        while not leaving <= self._may_go and not self._stopping.is_set():
+        while not leaving <= self._may_go and not self._stopping.is_set() and not self._rejoin_reason:
             left_s = deadline_s - self._clock.monotonic_s()
             if left_s <= 0:
                 log.info("batches in flight outlast the revoke; the next owner recovers them")
@@ -245,7 +249,12 @@ class Membership:
     def _let_go(self, partitions: frozenset[Partition]) -> None:
         self._may_go |= partitions
 
-    def _rejoin(self, reason: str) -> None:
+    def _want_rejoin(self, reason: str) -> None:
+        """Asked for inside a revoke it must wait: the consumer cannot be closed by its own callback."""
+        self._rejoin_reason = reason
+
+    def _rejoin(self) -> None:
+        reason, self._rejoin_reason = self._rejoin_reason, ""
         log.warning("leaving the group and joining again: %s", reason)
         self._close()
         self._post(MembershipLost(reason))
@@ -258,7 +267,7 @@ class Membership:
         self._post(CommitDone(command.number, outcome, seconds, detail))
 
     def _try_commit(self, command: Commit) -> tuple[CommitOutcome, str]:
-        if self._consumer is None or any(self._epochs.get(p) != entry.epoch for p, entry in command.entries.items()):
+        if self._rejoin_reason or self._consumer is None or any(self._epochs.get(p) != entry.epoch for p, entry in command.entries.items()):
             return CommitOutcome.STALE, "a partition is no longer held"
         offsets = [
             TopicPartition(partition.topic, partition.number, entry.offset, entry.metadata)

@@ -104,11 +104,9 @@ class Window:
         starts = self._cluster.offsets_for_times(
             {partition: time_ms - self._config.window_s * 1000 for partition, time_ms in since_ms.items()}
         )
-        spans = [
-            Span(partition, max(low[partition], starts[partition]), position)
-            for partition, position in begun.items()
-            if starts[partition] < position
-        ]
+        # The last record is inside the window, so an answer beyond it means that the broker cannot search by time.
+        found = {p: starts[p] if low[p] <= starts[p] < position else low[p] for p, position in begun.items()}
+        spans = [Span(partition, found[partition], position) for partition, position in begun.items()]
         ids = 0
         for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat):
             lane = self._lanes[records.partition.topic]

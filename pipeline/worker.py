@@ -324,7 +324,9 @@ class Worker:
 
 
 def _bug(error: BaseException) -> PipelineStopped:
-    return PipelineStopped(f"{type(error).__name__}: {error}. This is a bug in penstock; nothing past the last commit is lost")
+    return PipelineStopped(
+        f"{type(error).__name__}: {error}. This is a bug in penstock; nothing past the last commit is lost"
+    )
 
 
 def _frames() -> dict[str, FrameType]:

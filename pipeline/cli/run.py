@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 def add(subparsers: Any) -> None:
@@ -35,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """Returns the worker's exit code: 0 drained, 75 stopped before it had drained, 69, 70 or 78 with a message."""
     import asyncio
     import os
+    import signal
+    import sys
 
     import uvloop
 
@@ -43,8 +48,12 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.assembly import assemble
     from pipeline.worker import Worker
 
-    config = configuration.load(args.config, os.environ)
+    # Before the worker has joined the group there is nothing to drain.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    config, warnings = configuration.read(args.config, os.environ)
     logs.configure(config.log)
+    for warning in warnings:
+        log.warning("%s", warning)
     worker = Worker(assemble(config, wait_s=args.wait), until_caught_up=args.until_caught_up)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return int(runner.run(worker.run()))

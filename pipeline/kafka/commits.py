@@ -14,12 +14,14 @@ _REFUSED = frozenset(
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.NOT_COORDINATOR,
         KafkaError.REBALANCE_IN_PROGRESS,
+        # The generation has moved on. A member that takes part learns the new one with its next poll; one that was left out
+        # learns from the group that its assignment is lost, and nothing of it is committed again.
+        KafkaError.ILLEGAL_GENERATION,
         KafkaError.STALE_MEMBER_EPOCH,
     }
 )
 _FENCED = frozenset(
     {
-        KafkaError.ILLEGAL_GENERATION,
         KafkaError.UNKNOWN_MEMBER_ID,
         KafkaError.FENCED_INSTANCE_ID,
         KafkaError.FENCED_MEMBER_EPOCH,

@@ -103,6 +103,7 @@ class Pipeline:
         self.table = f"events_{name}"
         self.group = f"group-{name}"
         self.workers: list[WorkerProcess] = []
+        self._producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True, "message.max.bytes": 10**9})
         self.client = clickhouse_connect.get_client(dsn=clickhouse_url, database=database, autogenerate_session_id=False)
 
     def create_table(self, columns: str, *, order_by: str = "tuple()", lineage: bool = True, settings: str = "") -> None:
@@ -137,7 +138,7 @@ class Pipeline:
 
     def produce(self, values: Iterable[bytes | None], *, partition: int = 0, topic: str = "", **more: Any) -> int:
         """Sends records to one partition, in order, acknowledged. Returns how many."""
-        producer = Producer({"bootstrap.servers": self.brokers, "enable.idempotence": True, "message.max.bytes": 10**9})
+        producer = self._producer
         failures: list[Any] = []
         count = 0
         for value in values:

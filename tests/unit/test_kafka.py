@@ -109,7 +109,7 @@ def test_no_client_commits_by_itself_or_makes_topics() -> None:
         ("NOT_COORDINATOR", 16, "refused"),
         ("REBALANCE_IN_PROGRESS", 27, "refused"),
         ("STALE_MEMBER_EPOCH", 113, "refused"),
-        ("ILLEGAL_GENERATION", 22, "fenced"),
+        ("ILLEGAL_GENERATION", 22, "refused"),
         ("UNKNOWN_MEMBER_ID", 25, "fenced"),
         ("FENCED_INSTANCE_ID", 82, "fenced"),
         ("FENCED_MEMBER_EPOCH", 110, "fenced"),

@@ -1,0 +1,200 @@
+"""Workers that come, go, die and come back as zombies: every record exactly once, on the embedded broker and a real engine."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.harness import Pipeline, WorkerProcess, wait_until
+
+COLUMNS = "id UUID, number UInt64, name String"
+PARTITIONS = 4
+
+
+def event(number: int, identity: int | None = None) -> bytes:
+    known = uuid.UUID(int=number if identity is None else identity)
+    return json.dumps({"id": str(known), "number": number, "name": "x" * 60}).encode()
+
+
+@pytest.fixture(params=["classic", "consumer"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, mock_kafka: Any, clickhouse_url: str) -> Iterator[Pipeline]:
+    made = Pipeline(tmp_path, mock_kafka.bootstrap, clickhouse_url)
+    mock_kafka.create_topic(made.topic, PARTITIONS)
+    mock_kafka.create_topic(made.letters_topic, 1)
+    made.create_table(COLUMNS)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def group(protocol: str) -> dict[str, Any]:
+    """With `consumer` the broker sets the session timeout, and naming one is an error."""
+    return {"group_protocol": protocol, "session_timeout_ms": 6_000 if protocol == "classic" else None}
+
+
+class Feeder:
+    """Produces in the background until told to stop: ever new numbers, some of them twice."""
+
+    def __init__(self, pipeline: Pipeline, rng: random.Random, *, per_second: int = 4_000) -> None:
+        self._pipeline = pipeline
+        self._rng = rng
+        self._pause_s = 400 / per_second
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.produced = 0
+        self.unique = 0
+
+    def __enter__(self) -> Feeder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            partition = self._rng.randrange(PARTITIONS)
+            fresh = range(self.unique, self.unique + 400)
+            values = [event(number) for number in fresh]
+            # Copies of what was just sent, in the same partition.
+            values += [event(number) for number in self._rng.sample(list(fresh), 20)]
+            self.produced += self._pipeline.produce(values, partition=partition)
+            self.unique += 400
+            self._stop.wait(self._pause_s)
+
+
+def settle(pipeline: Pipeline, workers: list[WorkerProcess], feeder: Feeder) -> None:
+    """Waits until everything produced is stored, stops the workers gracefully and compares."""
+    wait_until(lambda: pipeline.count() >= feeder.unique, 90, f"{feeder.unique} rows, {pipeline.count()} now")
+    for worker in workers:
+        assert worker.terminate() == 0, worker.text()[-3_000:]
+    assert pipeline.copies() == 1
+    assert pipeline.count() == feeder.unique
+    assert int(pipeline.rows("uniqExact(id)", "")[0][0]) == feeder.unique
+    committed = pipeline.committed(range(PARTITIONS))
+    stored = dict(pipeline.rows("_partition, max(_offset)", "GROUP BY _partition"))  # type: ignore[arg-type]
+    assert sum(offset for offset, _ in committed.values()) == feeder.produced, (committed, stored)
+    assert not pipeline.in_flight(range(PARTITIONS))
+
+
+def test_kill_9_with_batches_in_flight(pipeline: Pipeline, protocol: str, rng: random.Random) -> None:
+    config = pipeline.config(kafka=group(protocol), batch={"age_ms_max": 50})
+    workers = [pipeline.start(config), pipeline.start(config)]
+    with Feeder(pipeline, rng) as feeder:
+        for _ in range(3):
+            wait_until(lambda: pipeline.in_flight(range(PARTITIONS)), 60, "batches in flight")
+            victim = workers.pop(rng.randrange(len(workers)))
+            victim.kill()
+            workers.append(pipeline.start(config))
+            time.sleep(rng.uniform(0.5, 2.0))
+    settle(pipeline, workers, feeder)
+
+
+def test_a_worker_stopped_beyond_its_session_comes_back_and_harms_nothing(pipeline: Pipeline, rng: random.Random) -> None:
+    config = pipeline.config(batch={"age_ms_max": 50})
+    zombie, other = pipeline.start(config), pipeline.start(config)
+    with Feeder(pipeline, rng) as feeder:
+        wait_until(lambda: pipeline.in_flight(range(PARTITIONS)), 60, "batches in flight")
+        for _ in range(2):
+            zombie.process.send_signal(signal.SIGSTOP)
+            time.sleep(8)
+            zombie.process.send_signal(signal.SIGCONT)
+            time.sleep(2)
+    settle(pipeline, [zombie, other], feeder)
+
+
+def test_rolling_restart_and_scaling_under_load(pipeline: Pipeline, protocol: str, rng: random.Random) -> None:
+    config = pipeline.config(kafka=group(protocol), batch={"age_ms_max": 50})
+    workers = [pipeline.start(config)]
+    with Feeder(pipeline, rng) as feeder:
+        for _ in range(2):
+            workers.append(pipeline.start(config))
+            time.sleep(2)
+        for _ in range(2):
+            assert workers.pop(0).terminate() == 0
+            workers.append(pipeline.start(config))
+            time.sleep(1)
+        assert workers.pop().terminate() == 0
+    settle(pipeline, workers, feeder)
+
+
+def test_a_second_signal_stops_at_once_and_the_next_worker_finishes(pipeline: Pipeline, rng: random.Random) -> None:
+    config = pipeline.config(batch={"age_ms_max": 50})
+    worker = pipeline.start(config)
+    with Feeder(pipeline, rng) as feeder:
+        wait_until(lambda: pipeline.in_flight(range(PARTITIONS)), 60, "batches in flight")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.wait(20) in (0, 75)
+    settle(pipeline, [pipeline.start(config)], feeder)
+
+
+def test_a_static_member_keeps_its_partitions_over_a_restart(pipeline: Pipeline, rng: random.Random) -> None:
+    config = pipeline.config(kafka={"instance_id": "one", "session_timeout_ms": 10_000})
+    worker = pipeline.start(config)
+    with Feeder(pipeline, rng) as feeder:
+        wait_until(lambda: pipeline.count() > 0, 60, "rows")
+        assert worker.terminate() == 0
+        worker = pipeline.start(config)
+        time.sleep(1)
+        worker.kill()
+        worker = pipeline.start(config)
+        time.sleep(1)
+    settle(pipeline, [worker], feeder)
+
+
+@pytest.mark.parametrize("rebuild", ["clickhouse", "kafka"])
+def test_duplicates_across_a_restart_are_recognised(pipeline: Pipeline, rebuild: str) -> None:
+    config = pipeline.config(dedup={"rebuild": rebuild})
+    pipeline.produce([event(number) for number in range(100)])
+    pipeline.run_until_caught_up(config)
+    pipeline.produce([event(number + 1_000, identity=number) for number in range(100)])
+    pipeline.produce([event(number) for number in range(100, 150)])
+    worker = pipeline.run_until_caught_up(config)
+    [line] = [line["message"] for line in worker.lines() if line["message"].startswith("window rebuilt")]
+    assert line.startswith("window rebuilt: 100 ids"), line
+    assert pipeline.count() == 150
+
+
+def test_with_a_cold_window_a_duplicate_across_a_restart_passes(pipeline: Pipeline) -> None:
+    config = pipeline.config(dedup={"rebuild": "cold"})
+    for _ in range(2):
+        pipeline.produce([event(number) for number in range(100)])
+        pipeline.run_until_caught_up(config)
+    assert pipeline.count() == 200
+
+
+def test_offsets_set_back_do_not_write_rows_again(pipeline: Pipeline) -> None:
+    config = pipeline.config(dedup={"key": []})
+    pipeline.produce([event(number) for number in range(500)])
+    pipeline.run_until_caught_up(config)
+    assert pipeline.count() == 500
+    pipeline.group += "-again"
+    worker = pipeline.run_until_caught_up(pipeline.config(dedup={"key": []}))
+    assert pipeline.count() == 500, worker.text()
+
+
+@pytest.mark.parametrize("start", ["latest", "earliest"])
+def test_the_start_position_holds_for_partitions_without_a_commit(pipeline: Pipeline, start: str) -> None:
+    pipeline.produce([event(number) for number in range(10)])
+    config = pipeline.config(kafka={"start": start})
+    pipeline.run_until_caught_up(config)
+    pipeline.produce([event(number) for number in range(10, 15)])
+    pipeline.run_until_caught_up(config)
+    assert pipeline.count() == (5 if start == "latest" else 15)
