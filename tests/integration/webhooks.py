@@ -112,7 +112,7 @@ def records(first: int, count: int, *, wrapped: bool) -> Iterator[bytes]:
     for number in range(first, first + count):
         received = START + datetime.timedelta(milliseconds=137 * number)
         stamp = received.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head = f'{{"delivery":"{uuid.UUID(int=number)}","received_at":"{stamp}",'
+        head = f'{{"delivery":"{uuid.UUID(int=number + (wrapped << 64))}","received_at":"{stamp}",'
         yield head.encode() + insides[number % len(insides)] + b"}"
 
 
