@@ -18,7 +18,6 @@ from pipeline.native import Column
 COMPUTED = frozenset({"MATERIALIZED", "ALIAS"})
 _LINEAGE_KINDS = {"_topic": {"string"}, "_partition": {"int"}, "_offset": {"int"}, "_timestamp": {"datetime"}}
 _KEYLESS = frozenset({"float", "array", "map", "json", ""})
-"""Kinds of columns that cannot identify an event."""
 
 
 class Problems:
@@ -218,9 +217,13 @@ def _key(
         column = by_name.get(field.column)
         if column is None:
             continue  # reported with the field
-        if chtypes.parse(column.type).kind in _KEYLESS:
-            problems.add(
-                name, f"a {column.type} cannot identify an event", "Use integers, text, UUIDs or times", key="dedup.key"
-            )
+        require_key_type(column, problems)
         columns.append(field.column)
     return tuple(columns)
+
+
+def require_key_type(column: TableColumn, problems: Problems) -> None:
+    """A column of the dedup key must hold what identifies an event."""
+    if chtypes.parse(column.type).kind in _KEYLESS:
+        rule = f"a {column.type} cannot identify an event"
+        problems.add(column.name, rule, "Use integers, text, UUIDs or times", key="dedup.key")

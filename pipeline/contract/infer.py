@@ -13,7 +13,7 @@ import msgspec
 
 from pipeline.config.schema import Route
 from pipeline.contract import chtypes
-from pipeline.contract.check import COMPUTED, Problems, did_you_mean, lineage_columns
+from pipeline.contract.check import COMPUTED, Problems, did_you_mean, lineage_columns, require_key_type
 from pipeline.contract.chtypes import ChType
 from pipeline.contract.jsoneachrow import NULL, annotation_of, computed_reader, reader_of
 from pipeline.contract.model import LINEAGE, Contract, TableColumn, Target
@@ -169,4 +169,6 @@ def _key(key: Sequence[str], columns: Sequence[TableColumn], problems: Problems)
         if name not in known:
             fix = f"{did_you_mean(name, known)}Name columns of the table, `@key` or `@header:NAME`"
             problems.add(name, "the table has no such column", fix, key="dedup.key")
+        else:
+            require_key_type(known[name], problems)
     return tuple(name for name in key if name in known)

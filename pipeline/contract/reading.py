@@ -100,7 +100,6 @@ class FastWay:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._by_attribute = {column.attribute: column for column in reading.columns}
         self._left_raw = {one.attribute for one in reading.columns if one.annotation is msgspec.Raw}
         self._odd: Counter[str] = Counter()
         self._row_type = reading.row_type
@@ -116,9 +115,8 @@ class FastWay:
             # Both types have the same fields in the same order; only what msgspec decodes into one of them differs.
             deque(map(setattr, filter(None, rows), repeat("__class__"), repeat(self._reading.row_type)), maxlen=0)
         refused: list[tuple[int, Exception]] = []
-        for attribute in self._left_raw:
-            column = self._by_attribute[attribute]
-            if not _nothing_to_do(rows, column):
+        for column in self._reading.columns:
+            if column.attribute in self._left_raw and not _nothing_to_do(rows, column):
                 refused += _settle_column(rows, column)
         self._learn(len(rows))
         return refused
