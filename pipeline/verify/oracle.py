@@ -22,6 +22,8 @@ class Oracle:
         self._generator = generator
         self.offsets = 0
         self.expected: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        self.unreadable: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        """Of those expected, the ones Kafka no longer has."""
         self.unique = 0
         """Records that are no duplicates: rows, dead letters and filtered ones."""
 
@@ -35,6 +37,7 @@ class Oracle:
                 next_ = min(reach.end, first + STEP_RECORDS)
                 stored = tables.stored(reach.partition, first, next_)
                 lettered = letters.between(reach.partition, first, next_)
+                self._count(reach.partition, first, next_, reach.low)
                 for offset, kind, why in self._differences(reach.partition, first, next_, stored, lettered):
                     readable = reach.low <= offset < reach.end
                     report.fault("unexpected" if readable else kind, *reach.partition, offset, why)
@@ -43,7 +46,6 @@ class Oracle:
         self, partition: Partition, first: int, next_: int, stored: Stored, lettered: frozenset[int]
     ) -> list[tuple[int, Fault, str]]:
         fates = self._generator.fates(partition.number, first, next_ - first)
-        self._count(next_ - first, fates)
         special = {first + index: fate for index, fate in fates.items() if fate.outcome is not Outcome.ROW}
         letters_due = {offset for offset, fate in special.items() if fate.outcome is Outcome.LETTER}
         rows_due = set(range(first, next_)) - special.keys()
@@ -55,14 +57,18 @@ class Oracle:
         found += [(offset, "doubled", f"{count} rows") for offset, count in stored.several.items()]
         return sorted(found)
 
-    def _count(self, records: int, fates: dict[int, Fate]) -> None:
-        self.offsets += records
-        duplicates = 0
-        self.expected[Outcome.ROW] += records - len(fates)
-        for fate in fates.values():
-            self.expected[fate.outcome] += 1
-            duplicates += fate.outcome is Outcome.DUPLICATE
-        self.unique += records - duplicates
+    def _count(self, partition: Partition, first: int, next_: int, low: int) -> None:
+        for start, end, counts in (
+            (first, next_, self.expected),
+            (first, min(next_, low), self.unreadable),
+        ):
+            if start < end:
+                fates = self._generator.fates(partition.number, start, end - start)
+                counts[Outcome.ROW] += end - start - len(fates)
+                for fate in fates.values():
+                    counts[fate.outcome] += 1
+        self.offsets += next_ - first
+        self.unique = self.offsets - self.expected[Outcome.DUPLICATE]
 
 
 def _why(fate: Fate) -> str:

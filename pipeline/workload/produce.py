@@ -6,12 +6,12 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -117,31 +117,26 @@ class Pace:
     them unreadable. Asks the coordinator at the most every `interval_s`.
     """
 
-    def __init__(
-        self, kafka: Kafka, topic: str, partitions: Iterable[int], ahead: int, interval_s: float = 0.05
-    ) -> None:
-        self._consumer: Any = Consumer({**properties(kafka, "membership"), "client.id": "penstock-pace"}, logger=log)
-        self._wanted = [TopicPartition(topic, number) for number in partitions]
+    def __init__(self, cluster: Cluster, partitions: Sequence[Partition], ahead: int, interval_s: float = 0.05) -> None:
+        self._cluster = cluster
+        self._partitions = partitions
         self._ahead = ahead
         self._interval_s = interval_s
         self._asked_s = -math.inf
-        self._horizon: dict[int, int] = {one.partition: ahead for one in self._wanted}
+        self._horizon = {partition.number: ahead for partition in partitions}
 
     def __call__(self) -> Mapping[int, int]:
         now_s = time.monotonic()
         if now_s - self._asked_s >= self._interval_s:
             self._asked_s = now_s
             try:
-                found = self._consumer.committed(self._wanted, timeout=5.0)
-            except KafkaException as exception:
-                # No answer, no permission: the producer waits, and asks again.
-                log.warning("cannot read the committed offsets: %s", trouble_of(exception.args[0]).reason)
+                found = self._cluster.committed(self._partitions)
+            except DependencyDown as error:
+                # The producer waits where it is, and asks again.
+                log.warning("cannot read the committed offsets: %s", error)
             else:
-                self._horizon = {one.partition: max(0, one.offset) + self._ahead for one in found}
+                self._horizon = {one.number: max(0, offset) + self._ahead for one, (offset, _) in found.items()}
         return self._horizon
-
-    def close(self) -> None:
-        self._consumer.close()
 
 
 class Feed:
@@ -312,6 +307,16 @@ def create_topic(kafka: Kafka, topic: str, partitions: int) -> None:
             raise DependencyDown(
                 f"the topic {topic!r} could not be created: {error.name()}: {error.str()}"
             ) from exception
+
+
+def delete_topics(kafka: Kafka, topics: list[str]) -> None:
+    """Deletes topics; what cannot be deleted is logged and left."""
+    admin: Any = AdminClient({**properties(kafka, "admin")}, logger=log)
+    for topic, future in admin.delete_topics(topics, request_timeout=10.0).items():
+        try:
+            future.result(15.0)
+        except (KafkaException, TimeoutError) as error:
+            log.warning("the topic %s was not deleted: %s", topic, error)
 
 
 def expected(generator: Generator, ranges: Mapping[int, tuple[int, int]]) -> Counter[str]:

@@ -71,7 +71,7 @@ def test_what_is_in_the_topic_is_what_the_generator_says(broker: MockKafka) -> N
 
 def test_the_pace_follows_the_committed_offsets(broker: MockKafka) -> None:
     kafka = settings(broker)
-    pace = Pace(kafka, "events", range(3), ahead=500)
+    pace = Pace(Cluster(kafka), [Partition("events", number) for number in range(3)], ahead=500)
     consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "g"})
     done = threading.Event()
     sent = 0
@@ -102,7 +102,6 @@ def test_the_pace_follows_the_committed_offsets(broker: MockKafka) -> None:
             assert sent == wanted
     finally:
         thread.join(10)
-        pace.close()
         consumer.close()
     assert done.is_set()
 
