@@ -250,3 +250,19 @@ def test_local_times_without_a_zone(engine: Engine) -> None:
     different, stricter, looser = compare(engine, "DateTime64(3, 'America/New_York')", texts)
     assert (different, looser) == ([], [])
     assert set(stricter) == {texts[2], texts[3]}, "times that a change of the clock repeats or skips"
+
+
+def test_what_is_not_json_is_rejected_though_clickhouse_reads_it(engine: Engine) -> None:
+    assert compare(engine, "Float64", ["NaN", "Infinity", "01", "1"])[1] == dict.fromkeys(
+        ["NaN", "Infinity", "01"], "undecodable"
+    )
+    assert compare(engine, "String", ['"a\tb"', '"\\x"', '"ab"'])[1] == dict.fromkeys(
+        ['"a\tb"', '"\\x"'], "undecodable"
+    )
+
+
+def test_repeated_and_differently_written_names(engine: Engine) -> None:
+    """The differences that stay: the last of a repeated key wins, and only the exact name is a column's."""
+    columns = engine.create("ours", "id UInt32, v UInt8")
+    assert engine.insert_ours(inferred("ours", columns), [b'{"id":1,"v":1,"v":2}', b'{"ID":9,"V":3,"id":2}']) == []
+    assert engine.rows("SELECT id, v FROM ours ORDER BY id") == [(1, 2), (2, 0)]
