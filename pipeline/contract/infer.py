@@ -76,38 +76,42 @@ def contract(
 def _field(
     column: TableColumn, index: int, is_key: bool, route: Route, timezone: str, problems: Problems
 ) -> InferredField | None:
-    where = f"{route.table}.{column.name} {column.type}"
     chtype = chtypes.parse(column.type)
-    if not chtype.supported:
-        rule = "columns of this type cannot be filled"
-        problems.add(where, rule, "Give the column a DEFAULT and name a contract in Python, or change its type")
-        return None
     attribute = _attribute(column.name, index)
-    value = null = None
-    if column.default_kind == "DEFAULT":
-        constant, value = _constant(column.default_expression, chtype)
-        if not constant:
-            # ClickHouse evaluates the expression when the block leaves the column out, which is all or nothing.
-            if is_key:
-                problems.add(
-                    where, "a key column must not have a computed DEFAULT", "Remove the DEFAULT", key="dedup.key"
-                )
-            return InferredField(column, chtype, attribute, None, None, None, False)
-        null = None if chtype.nullable else value
-    elif chtype.kind == "enum" and not chtype.nullable:
-        # ClickHouse has a default for a missing Enum, and refuses null.
-        value, null = _first_member(chtype), NULL
-    elif chtype.exact == "date32" and not chtype.nullable:
-        # A missing Date32 is 1970-01-01 to its formats, though the type's own default is 1900-01-01.
-        value = null = datetime.date(1970, 1, 1)
-    if is_key:
-        value = null = None
+    where = f"{route.table}.{column.name} {column.type}"
+    if column.default_kind == "DEFAULT" and not (chtype.supported and _constant(column.default_expression, chtype)[0]):
+        # ClickHouse evaluates the expression when the block leaves the column out, which is all or nothing.
+        if is_key:
+            rule = "a key column must not have a computed DEFAULT"
+            problems.add(where, rule, "Remove the DEFAULT, or name another key", key="dedup.key")
+        return InferredField(column, chtype, attribute, None, None, None, False)
+    if not chtype.supported:
+        fix = "Give the column a DEFAULT, which leaves it to ClickHouse, or change its type"
+        problems.add(where, "columns of this type cannot be filled", fix)
+        return None
+    value, null = (None, None) if is_key else _defaults(column, chtype)
     annotation = _annotation(chtype, route.format, timezone)
     if annotation is msgspec.Raw:
         value = NULL if value is None else value
     elif null is None and annotation is not Any:
         annotation = annotation | None
     return InferredField(column, chtype, attribute, annotation, value, null, True)
+
+
+def _defaults(column: TableColumn, chtype: ChType) -> tuple[Any, Any]:
+    """What a record without the field gets, and one with null in it; None leaves it to the block builder."""
+    if column.default_kind == "DEFAULT":
+        value = _constant(column.default_expression, chtype)[1]
+        return value, None if chtype.nullable else value
+    if chtype.nullable:
+        return None, None
+    if chtype.kind == "enum":
+        # ClickHouse has a default for a missing Enum, and refuses null.
+        return next(iter(chtype.labels)), NULL
+    if chtype.exact == "date32":
+        # A missing Date32 is 1970-01-01 to ClickHouse's formats, though the type's own default is 1900-01-01.
+        return datetime.date(1970, 1, 1), datetime.date(1970, 1, 1)
+    return None, None
 
 
 def _annotation(chtype: ChType, format_: str, timezone: str) -> Any:
@@ -130,10 +134,6 @@ def _attribute(name: str, index: int) -> str:
     """A Python name for a column; column names may be anything."""
     usable = name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
     return name if usable else f"column_{index}_"
-
-
-def _first_member(chtype: ChType) -> str:
-    return next(iter(chtype.labels))
 
 
 def _constant(expression: str, chtype: ChType) -> tuple[bool, Any]:

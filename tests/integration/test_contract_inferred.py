@@ -230,13 +230,16 @@ def test_whole_records_at_random(engine: Engine, rng: random.Random) -> None:
 
 
 def test_computed_columns_are_left_to_clickhouse(engine: Engine) -> None:
-    columns = engine.create("ours", "id UInt32, twice UInt64 DEFAULT id * 2, m UInt8 MATERIALIZED 3, a UInt8 ALIAS 4")
+    left = "m UInt8 MATERIALIZED 3, a UInt8 ALIAS 4, p Point DEFAULT (1, 2), n Tuple(UInt8) DEFAULT tuple(id)"
+    columns = engine.create("ours", f"id UInt32, twice UInt64 DEFAULT id * 2, {left}")
     refused = engine.insert_ours(
         inferred("ours", columns), [b'{"id":1}', b'{"id":2,"twice":null,"m":9}', b'{"id":3,"twice":7}']
     )
-    assert [(index, code) for index, code, _ in refused] == [(2, "breaks_contract")]
+    refused += engine.insert_ours(inferred("ours", columns), [b'{"id":4,"p":[1,2]}'])
+    assert [(index, code) for index, code, _ in refused] == [(2, "breaks_contract"), (0, "breaks_contract")]
     assert "computed by its DEFAULT id * 2" in refused[0][2]
-    assert engine.rows("SELECT id, twice, m, a FROM ours ORDER BY id") == [(1, 2, 3, 4), (2, 4, 3, 4)]
+    found = engine.rows("SELECT id, twice, m, a, toString(p), toString(n) FROM ours ORDER BY id")
+    assert found == [(1, 2, 3, 4, "(1,2)", "(1)"), (2, 4, 3, 4, "(1,2)", "(2)")]
 
 
 def test_local_times_without_a_zone(engine: Engine) -> None:
