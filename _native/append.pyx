@@ -47,11 +47,11 @@ def append(dict builders not None, list rows not None, run, ClaimTable claims, k
 
 
 cdef class Binding:
-    """One row type of this call: its builder, where it keeps its attributes, and what the run is called there."""
+    """One row type of this call."""
 
     cdef BlockBuilder builder
-    cdef Layout layout
-    cdef int32_t topic
+    cdef Layout layout                  # where rows of the type keep their attributes
+    cdef int32_t topic                  # the run's topic in the builder's lineage; -1 until a row is appended
 
 
 cdef class Pass:
@@ -128,7 +128,7 @@ cdef class Pass:
             binding = Binding()
             binding.builder = builder
             binding.layout = binding.builder.layout_of(row_type)
-            binding.topic = binding.builder.lineage.topic_position(self.topic)
+            binding.topic = -1
             self.bindings[row_type] = binding
         self.last_type = <PyObject *>row_type
         self.last_binding = binding
@@ -217,6 +217,8 @@ cdef class Pass:
         builder = binding.builder
         try:
             stored = self.encode_row(number, row, binding) and self.claim_row(number, index)
+            if stored and binding.topic < 0:
+                binding.topic = builder.lineage.topic_position(self.topic)
             if stored:
                 builder.lineage.put(
                     binding.topic, self.partition, self.offsets[number], self.timestamps[number]

@@ -64,10 +64,7 @@ def parse(text: str) -> TypeSpec:
     builder = _PARAMETRIC.get(name)
     if builder is None:
         raise ValueError(f"type {text!r} cannot be built: no rule for {name or 'an empty type'}")
-    try:
-        return builder(text.strip(), [] if arguments is None else arguments)
-    except (IndexError, TypeError) as error:
-        raise ValueError(f"type {text!r} does not parse: wrong number of parameters") from error
+    return builder(text.strip(), arguments or [])
 
 
 def leaf(spec: TypeSpec) -> TypeSpec:
@@ -120,7 +117,7 @@ def _fixed_string(text: str, arguments: list[str]) -> TypeSpec:
 
 def _datetime(text: str, arguments: list[str]) -> TypeSpec:
     if len(arguments) > 1:
-        raise TypeError
+        raise ValueError(f"type {text!r} does not parse: it takes one time zone")
     return TypeSpec("datetime", text, text, 4, 0, 2**32 - 1, zero=bytes(4))
 
 
@@ -178,30 +175,34 @@ def _enum(text: str, arguments: list[str]) -> TypeSpec:
     return TypeSpec("enum", text, text, width, -bound, bound - 1, labels=labels, zero=zero)
 
 
+def _inner(text: str, arguments: list[str], count: int) -> list[TypeSpec]:
+    if len(arguments) != count:
+        raise ValueError(f"type {text!r} does not parse: it needs {count} types, not {len(arguments)}")
+    return [parse(argument) for argument in arguments]
+
+
 def _nullable(text: str, arguments: list[str]) -> TypeSpec:
-    (inner,) = (parse(argument) for argument in arguments)
+    (inner,) = _inner(text, arguments, 1)
     if inner.kind in ("nullable", "array", "map", "tuple"):
         raise ValueError(f"type {text!r} cannot be built: Nullable cannot hold {inner.text}")
     return TypeSpec("nullable", text, f"Nullable({inner.wire})", children=(inner,))
 
 
-def _low_cardinality(_text: str, arguments: list[str]) -> TypeSpec:
-    (inner,) = (parse(argument) for argument in arguments)
-    return inner
+def _low_cardinality(text: str, arguments: list[str]) -> TypeSpec:
+    return _inner(text, arguments, 1)[0]
 
 
-def _simple_aggregate(_text: str, arguments: list[str]) -> TypeSpec:
-    _function, inner = arguments
-    return parse(inner)
+def _simple_aggregate(text: str, arguments: list[str]) -> TypeSpec:
+    return _inner(text, arguments[1:], 1)[0]
 
 
 def _array(text: str, arguments: list[str]) -> TypeSpec:
-    (inner,) = (parse(argument) for argument in arguments)
+    (inner,) = _inner(text, arguments, 1)
     return TypeSpec("array", text, f"Array({inner.wire})", children=(inner,))
 
 
 def _map(text: str, arguments: list[str]) -> TypeSpec:
-    key, value = (parse(argument) for argument in arguments)
+    key, value = _inner(text, arguments, 2)
     if key.kind in ("nullable", "array", "map", "tuple", "json", "float32", "float64", "bfloat16"):
         raise ValueError(f"type {text!r} cannot be built: {key.text} cannot be a key")
     return TypeSpec("map", text, f"Map({key.wire}, {value.wire})", children=(key, value))

@@ -1,4 +1,4 @@
-"""The block builder and `append` in plain Python: what `_native.block` and `_native.append` must be equal to. For tests only."""
+"""The block builder and `append` in plain Python: what `_native.block` and `_native.append` must equal. For tests."""
 
 from __future__ import annotations
 
@@ -138,7 +138,8 @@ def _timestamp(spec: TypeSpec, milliseconds: int) -> int:
         return 0
     if spec.kind not in ("datetime", "datetime64"):
         return milliseconds
-    return min(milliseconds * 10**spec.scale // 1000, spec.high)
+    ticks: int = milliseconds * 10**spec.scale // 1000
+    return min(ticks, spec.high)
 
 
 def append(
@@ -156,7 +157,6 @@ def append(
             status[index] = SKIPPED
             continue
         builder = builders[type(row)]
-        position = builder.topic_position(run.topic)
         try:
             id = b"" if claims is None else _event_id(builder, row, claims, keys, index)
             values = builder.row(row)
@@ -170,6 +170,7 @@ def append(
             continue
         status[index] = APPENDED
         builder.values.append(values)
+        position = builder.topic_position(run.topic)
         builder.origins.append((position, run.partition, run.offsets[index], run.timestamps[index]))
     return refusals
 

@@ -10,7 +10,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -145,7 +145,7 @@ def _decimal(spec: TypeSpec, value: Any, _rules: Rules) -> bytes:
         whole = scaled.to_integral_value(ROUND_HALF_EVEN) if scaled.adjusted() <= 100 else scaled
     if scaled.adjusted() > 100 and scaled:
         raise Refused("out_of_range", spec, value)
-    if (whole != scaled and not rounding) or abs(whole) > spec.high:
+    if (whole != scaled and not rounding) or abs(int(whole)) > spec.high:
         raise Refused("out_of_range", spec, value)
     return int(whole).to_bytes(spec.width, "little", signed=True)
 
@@ -227,7 +227,7 @@ def _address(family: int, value: object) -> bytes | None:
 
 # ---- dates and times
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
@@ -252,7 +252,7 @@ def _temporal(spec: TypeSpec, value: Any, rules: Rules) -> bytes:
 
 def _nanos(spec: TypeSpec, value: Any, unit: int) -> int:
     if isinstance(value, datetime):
-        since = (value if value.utcoffset() is not None else value.replace(tzinfo=timezone.utc)) - _EPOCH
+        since = (value if value.utcoffset() is not None else value.replace(tzinfo=UTC)) - _EPOCH
         return since // timedelta(microseconds=1) * 1000
     if isinstance(value, date):
         return (value.toordinal() - date(1970, 1, 1).toordinal()) * DAY_SECONDS * 10**9
