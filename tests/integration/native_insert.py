@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +20,10 @@ class Engine:
 
     def __init__(self, url: str, database: str) -> None:
         self.client: Any = clickhouse_connect.get_client(dsn=url, database=database)
+        # Ours is the strict reading of names; servers since 26.x would also take `ID` for `id`.
+        name = "input_format_column_name_matching_mode"
+        known = self.rows(f"SELECT count() FROM system.settings WHERE name = '{name}'") == [(1,)]
+        self.exact_names = {name: "match_case"} if known else {}
 
     def create(self, table: str, columns: str) -> list[TableColumn]:
         self.client.command(f"CREATE TABLE {table} ({columns}) ENGINE = Memory")
@@ -44,8 +47,7 @@ class Engine:
                     "input_format_allow_errors_num": len(records),
                     "input_format_parallel_parsing": 0,
                     "async_insert": 0,
-                    # Ours is the strict reading of names; later servers would also take `ID` for `id`.
-                    "input_format_column_name_matching_mode": "match_case",
+                    **self.exact_names,
                     **settings,
                 },
             )
@@ -87,7 +89,3 @@ class Engine:
 
 def inferred(table: str, columns: Sequence[TableColumn], timezone: str = "UTC") -> Contract:
     return load(Route(topic="topic", table=table), Dedup(), {table: columns}, timezone=timezone)
-
-
-def cpu_s() -> float:
-    return time.process_time()
