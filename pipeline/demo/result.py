@@ -33,6 +33,9 @@ class Result:
     produced: int
     seconds: float
     worker_cpu_s: float
+    """Of all worker processes, the killed ones too."""
+    worker_start_cpu_s: float
+    """Of it, what starting the processes took."""
     exit_codes: tuple[int, ...]
     """Of the workers that were asked to stop."""
     kills: tuple[Kill, ...]
@@ -88,6 +91,7 @@ class Result:
             "read_again": report.records,
             "unreadable": report.unreadable,
             "examples": report.as_json()["examples"],
+            "worker_start_cpu_s": round(self.worker_start_cpu_s, 3),
             "publish_latency_ms": self.latency._asdict(),
             "worker_exit_codes": list(self.exit_codes),
             "partitions": self.options.partitions,
@@ -99,7 +103,7 @@ class Result:
     def lines(self) -> list[str]:
         """The report for people, without its headline."""
         options, report, latency = self.options, self.report, self.latency
-        cpu_us = self.worker_cpu_s / self.produced * 1e6
+        cpu_us, start_us = (cpu_s / self.produced * 1e6 for cpu_s in (self.worker_cpu_s, self.worker_start_cpu_s))
         lines = [
             f"{self.produced:,} {options.workload} events of seed {options.seed} over {options.partitions} partitions, "
             f"{options.workers} workers, {len(self.kills)} x SIGKILL",
@@ -115,7 +119,7 @@ class Result:
         lines += ["", *map(_told, self.kills)]
         lines += [
             f"{self.seconds:.1f} s, {self.produced / self.seconds:,.0f} events a second with the stalls after the kills; "
-            f"{cpu_us:.2f} us of worker CPU an event",
+            f"{cpu_us:.2f} us of worker CPU an event, {start_us:.2f} of them to start the processes",
             f"publish latency: p50 {latency.p50_ms:.1f} ms, p99 {latency.p99_ms:.1f} ms, max {latency.max_ms:.1f} ms",
         ]
         found = {kind: examples for kind, examples in report.examples.items() if examples}

@@ -98,8 +98,8 @@ class Demo:
         self._cluster = Cluster(servers.config.kafka)
         stack.callback(self._cluster.close)
         self._ends = shares(options.events, dict.fromkeys(range(options.partitions), 0))
-        self._fleet = [Worker(number + 1, servers.config_file, servers.directory) for number in range(options.workers)]
-        for worker in self._fleet:
+        self.fleet = [Worker(number + 1, servers.config_file, servers.directory) for number in range(options.workers)]
+        for worker in self.fleet:
             stack.callback(worker.abandon)
         self._pace = self._open_pace(servers.records_ahead)
         self._gate = Gate(self._ends, self._pace)
@@ -107,9 +107,9 @@ class Demo:
         self._moved_s = time.monotonic()
 
     def start_workers(self) -> None:
-        for worker in self._fleet:
+        for worker in self.fleet:
             worker.start()
-        for worker in self._fleet:
+        for worker in self.fleet:
             worker.wait_until_ready()
 
     def ingest(self, generator: Generator) -> tuple[Produced, list[Kill], float]:
@@ -135,13 +135,9 @@ class Demo:
 
     def drain(self) -> tuple[int, ...]:
         """SIGTERM to all; their exit codes."""
-        for worker in self._fleet:
+        for worker in self.fleet:
             worker.ask_to_stop()
-        return tuple(worker.join(DRAIN_S_MAX) for worker in self._fleet)
-
-    @property
-    def worker_cpu_s(self) -> float:
-        return sum(worker.cpu_s for worker in self._fleet)
+        return tuple(worker.join(DRAIN_S_MAX) for worker in self.fleet)
 
     def _kill_some(self, sender: Sender) -> list[Kill]:
         """Each kill in the middle of a part of the events, always of the same worker."""
@@ -149,13 +145,13 @@ class Demo:
         if not wanted:
             return []
         hunt = Hunt(self._cluster, self._tables(), self._config.name, self._partitions, self._options.seed)
-        victim = self._fleet[self._options.seed % len(self._fleet)]
+        victim = self.fleet[self._options.seed % len(self.fleet)]
         kills: list[Kill] = []
         hits = 0
         while hits < wanted and len(kills) < wanted + MISSES_MAX:
             self._gate.share = max(self._gate.share, (hits + 1) / (wanted + 1))
             self._wait(sender, int(events * (hits + 0.5) / (wanted + 1)))
-            kills.append(hunt.kill(self._fleet, victim, self._committed / events, lambda: self._trickle(sender)))
+            kills.append(hunt.kill(self.fleet, victim, self._committed / events, lambda: self._trickle(sender)))
             hits += kills[-1].batches > 0
             self._narrator.note(f"worker {victim.number} killed; started again")
             victim.start()
@@ -175,7 +171,7 @@ class Demo:
     def _look(self, sender: Sender) -> None:
         """Asks for the committed offsets; raises when something died, or nothing moves any more."""
         sender.check()
-        for worker in self._fleet:
+        for worker in self.fleet:
             worker.check()
         try:
             found = self._cluster.committed(self._partitions)
@@ -224,7 +220,8 @@ def run(options: Options, narrator: Narrator, *, phase: Callable[[str], None] = 
             options=options,
             produced=produced.events,
             seconds=seconds,
-            worker_cpu_s=demo.worker_cpu_s,
+            worker_cpu_s=sum(worker.cpu_s for worker in demo.fleet),
+            worker_start_cpu_s=sum(worker.start_cpu_s * worker.starts for worker in demo.fleet),
             exit_codes=codes,
             kills=tuple(kills),
             latency=produced.latency,

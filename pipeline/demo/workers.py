@@ -30,8 +30,12 @@ class Worker:
         self._log_start = 0
         self._port = 0
         self.cpu_s = 0.0
+        self.starts = 0
+        self.start_cpu_s = 0.0
+        """Of the first process, until it was ready: what starting Python and reading schemas costs, without any event."""
 
     def start(self) -> None:
+        self.starts += 1
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         self._port = 0
         command = [sys.executable, "-m", "pipeline", "run", "-c", str(self._config)]
@@ -57,6 +61,7 @@ class Worker:
                 assert self._child is not None
                 raise GaveUp(f"worker {self.number} is not ready; the end of its log:\n{self._child.log_tail()}")
             time.sleep(POLL_S)
+        self.start_cpu_s = _cpu_s(self.pid)
 
     def consumed(self) -> float:
         """Records that this process has read; 0 when it does not say."""
