@@ -236,7 +236,7 @@ class Handler(BaseHTTPRequestHandler):
         statement = question.statement
         started = time.monotonic_ns()
         if statement.kind is sql.Kind.INSERT:
-            result = connection.insert(statement.sql, statement.format, question.parameters, question.data)
+            result = connection.insert(statement, question.parameters, question.data)
             shown = ""
         elif statement.kind is sql.Kind.READ:
             shown = statement.format or question.default_format

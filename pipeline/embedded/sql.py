@@ -39,13 +39,14 @@ class Kind(Enum):
 
 
 class Statement(NamedTuple):
-    """`format` is the FORMAT it names, or empty. For an INSERT, `sql` ends before FORMAT or VALUES and the data of the text
-    begin at `data_at`; otherwise `sql` is the whole text."""
+    """`format` is the FORMAT it names, or empty. For an INSERT, `sql` ends before FORMAT or VALUES, `infile_at` is where a
+    FROM INFILE belongs in it, and the data of the text begin at `data_at`; otherwise `sql` is the whole text."""
 
     kind: Kind
     sql: bytes
     format: str
     data_at: int = -1
+    infile_at: int = -1
 
 
 class _Word(NamedTuple):
@@ -115,17 +116,22 @@ def _words(text: bytes) -> Iterator[_Word]:
 def _split_insert(text: bytes, words: Iterator[_Word]) -> Statement:
     _skip_target(words)
     previous = b""
+    settings_at = -1
     for word in words:
         keyword = word.text.upper()
         if previous == b".":
             keyword = b""
+        if keyword == b"SETTINGS" and settings_at < 0:
+            settings_at = word.start
+        infile_at = word.start if settings_at < 0 else settings_at
         if keyword == b"FORMAT":
             name = next(words, None)
             if name is None or not name.text:
                 break
-            return Statement(Kind.INSERT, text[: word.start], name.text.decode(), _data_start(text, name.end))
+            data_at = _data_start(text, name.end)
+            return Statement(Kind.INSERT, text[: word.start], name.text.decode(), data_at, infile_at)
         if keyword == b"VALUES":
-            return Statement(Kind.INSERT, text[: word.start], "Values", word.end)
+            return Statement(Kind.INSERT, text[: word.start], "Values", word.end, infile_at)
         if keyword in (b"SELECT", b"WITH", b"FROM", b"WATCH"):
             list(words)
             return Statement(Kind.COMMAND, text, "")
