@@ -30,7 +30,7 @@ TOPIC = "bench"
 DEAD_LETTERS = "bench-dead"
 PARTITION_RECORDS_MAX = 40_000
 """Records of 200 bytes that the mock cluster surely keeps: above 5 MiB of compressed batches it drops a partition's oldest."""
-CHILD_S_MAX = 600.0
+CHILD_S_MAX = 120.0
 DUPLICATES = 0.05
 POISON = 0.001
 COMPRESSION = "lz4"
@@ -81,9 +81,6 @@ class Stage:
             self.clickhouse.command(statement)
         columns: list[TableColumn] = self.clickhouse.columns(name)
         return contracts.load(route, dedup, {name: columns})
-
-    def drop_table(self, name: str) -> None:
-        self.clickhouse.command(f"DROP TABLE {name} SYNC")
 
     def write_config(self, name: str, table: str) -> Path:
         """A configuration with everything on, for a group and a pipeline name of its own."""

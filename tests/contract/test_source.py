@@ -142,13 +142,12 @@ def test_keys_headers_timestamps_and_tombstones(cluster: Cluster, source_of: Ope
     assert sum(run.nbytes for run in runs(events)) == 1
 
 
-def test_partitions_interleaved(cluster: Cluster, source_of: OpenSource, subtests_seed: int) -> None:
-    chance = random.Random(subtests_seed)
+def test_partitions_interleaved(cluster: Cluster, source_of: OpenSource, rng: random.Random) -> None:
     topic = cluster.topic()
     written: dict[Partition, list[bytes | None]] = {Partition(topic, n): [] for n in range(PARTITIONS)}
     for i in range(300):
-        place = chance.choice(list(written))
-        values: list[bytes | None] = [b"%d-%d" % (i, j) for j in range(chance.randrange(1, 8))]
+        place = rng.choice(list(written))
+        values: list[bytes | None] = [b"%d-%d" % (i, j) for j in range(rng.randrange(1, 8))]
         written[place] += values
         for value in values:
             cluster.producer.produce(topic, value, partition=place.number)
@@ -164,29 +163,19 @@ def test_partitions_interleaved(cluster: Cluster, source_of: OpenSource, subtest
         assert last < events.index(end), "an end came before the records in front of it"
 
 
-@pytest.fixture
-def subtests_seed() -> int:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    return seed
-
-
 def test_an_assignment_shows_nothing_of_the_one_before(
-    cluster: Cluster, source_of: OpenSource, subtests_seed: int
+    cluster: Cluster, source_of: OpenSource, rng: random.Random
 ) -> None:
-    chance = random.Random(subtests_seed)
     topic = cluster.topic()
     for number in range(PARTITIONS):
         cluster.write(topic, number, [b"%d:%d" % (number, i) for i in range(2_000)])
     source = source_of()
     for _ in range(60):
-        places = chance.sample(range(PARTITIONS), chance.randrange(1, PARTITIONS + 1))
-        positions = {Partition(topic, number): chance.randrange(1_990) for number in places}
+        places = rng.sample(range(PARTITIONS), rng.randrange(1, PARTITIONS + 1))
+        positions = {Partition(topic, number): rng.randrange(1_990) for number in places}
         source.assign(positions)
         expected = dict(positions)
-        for event in [
-            event for _ in range(chance.randrange(4)) for event in source.poll(chance.randrange(1, 3_000), 0.05)
-        ]:
+        for event in [event for _ in range(rng.randrange(4)) for event in source.poll(rng.randrange(1, 3_000), 0.05)]:
             assert event.partition in expected, "a partition that is not assigned"
             if not isinstance(event, tuple):
                 assert event.offsets[0] == expected[event.partition], f"of {positions}"

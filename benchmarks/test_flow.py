@@ -1,0 +1,36 @@
+"""The whole flow: a worker with everything on, between the mock cluster and the embedded engine, each in its own process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import workload
+from pipeline.bench import stage
+
+RECORDS = 320_000
+PARTITIONS = 16
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("reader", ["native", "confluent"])
+def test_flow(stated: Any, benchmark: Any, tmp_path: Path, reader: Any) -> None:
+    opened = stage.opened(
+        tmp_path, workload.shape("flat"), records=RECORDS, partitions=PARTITIONS, seed=1, reader=reader
+    )
+    with opened as scene:
+        scene.create_table("t")
+        config = scene.write_config("flow", "t")
+        told = benchmark.pedantic(stage.child, ("pipeline.bench.member", str(config)), rounds=1, iterations=1)
+        assert told["records"] == RECORDS
+        assert told["rows"] + told["duplicates"] + told["rejects"] == RECORDS
+        stated.state(
+            told["cpu_s"],
+            rows=RECORDS,
+            nbytes=scene.nbytes,
+            peak_bytes=int(told["peak_mib"] * MIB),
+            wall_rows_per_s=round(RECORDS / told["wall_s"]),
+            commits=int(told["commits"]),
+        )

@@ -1,0 +1,59 @@
+"""What the engine pays for a row, in a process with nothing but the engine: our blocks, and the same rows as JSONEachRow.
+
+`python -m pipeline.bench.engine FILES ENGINE TABLE COLUMN...` reads the files that `rows` wrote and prints one JSON object.
+`TABLE` is a file with the CREATE TABLE. Each block is one insert with the settings and a token like a worker's, into the
+table that `penstock ddl` prints; merges are stopped. There is no HTTP and no compression of what is sent, in either form.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import chdb
+
+from pipeline.clickhouse import INSERT_SETTINGS
+
+FORMATS = {"native": "Native", "json": "JSONEachRow"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Gives 1 when the two tables do not hold the same rows: the figures would compare nothing."""
+    files, engine, table, *columns = arguments
+    connection: Any = chdb.connect(engine)  # type: ignore[no-untyped-call]
+    known = set(connection.query("SELECT name FROM system.settings", "TSV").bytes().decode().split())
+    settings = ", ".join(f"{key} = {value!r}" for key, value in INSERT_SETTINGS.items() if key in known)
+    connection.query(f"SET {settings}")
+    names = ", ".join(columns)
+    figures: dict[str, float] = {}
+    contents = set()
+    for kind in FORMATS:
+        connection.query(Path(table).read_text().replace("bench_contract", kind))
+        connection.query(f"SYSTEM STOP MERGES {kind}")
+        figures[f"{kind}_cpu_s"] = _insert(connection, kind, sorted(Path(files).glob(f"*.{kind}")), names)
+        contents.add(connection.query(f"SELECT count(), sum(cityHash64({names})) FROM {kind}", "TSV").bytes())
+    rows = int(min(contents).split()[0])
+    print(json.dumps(figures | {"rows": rows}))
+    return 0 if len(contents) == 1 else 1
+
+
+def _insert(connection: Any, table: str, blocks: Sequence[Path], names: str) -> float:
+    """CPU seconds of this process for the inserts."""
+    before_s = _cpu_s()
+    for block in blocks:
+        connection.query(f"SET insert_deduplication_token = '{block.name}'")
+        connection.query(f"INSERT INTO {table} ({names}) FROM INFILE '{block}' FORMAT {FORMATS[table]}")
+    return _cpu_s() - before_s
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
