@@ -1,14 +1,14 @@
 """Every error the pipeline raises on purpose, and the exit code each one ends a command with.
 
-    PenstockError                     exit
-    |- ConfigurationError              78   start-up: every problem names the key, the value, the bound and the fix
-    |- DependencyDown                  69   Kafka or ClickHouse cannot be reached or refuses us, and waiting is not allowed
-    |- GaveUp                          75   something retriable did not succeed within the time the caller gave
-    |- PipelineStopped                 70   the pipeline cannot go on without an operator
-    |  |- SourceError                       a partition cannot be read on (out of range, corrupt)
-    |  |- SinkError                         ClickHouse refused an insert: `.code`, `.retriable`
-    |  `- RejectLimitExceeded               too many rejects, or a reject and nowhere to put it
-    `- InvariantViolated               70   a bug in us; never caught, stays on in production
+PenstockError                     exit
+|- ConfigurationError              78   start-up: every problem names the key, the value, the bound and the fix
+|- DependencyDown                  69   Kafka or ClickHouse cannot be reached or refuses us, and waiting is not allowed
+|- GaveUp                          75   something retriable did not succeed within the time the caller gave
+|- PipelineStopped                 70   the pipeline cannot go on without an operator
+|  |- SourceError                       a partition cannot be read on (out of range, corrupt)
+|  |- SinkError                         ClickHouse refused an insert: `.code`, `.retriable`
+|  `- RejectLimitExceeded               too many rejects, or a reject and nowhere to put it
+`- InvariantViolated               70   a bug in us; never caught, stays on in production
 """
 
 from __future__ import annotations

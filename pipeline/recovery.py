@@ -1,4 +1,4 @@
-"""Makes assigned partitions ready: rebuilds their claims, finishes the batches that were declared for them, finds where to read on.
+"""Makes assigned partitions ready: rebuilds claims, finishes the batches declared for them, finds where to read on.
 
 It reads spans of any partition, inserts under the tokens the batches were declared with, and reports positions. It never
 commits; the engine does, with the positions given here. Runs in the data-plane thread.
@@ -60,9 +60,7 @@ class Recovery:
         open_source: Callable[[], Source],
         clock: Clock,
         heartbeat: Callable[[], None],
-        token_life_ms: Callable[[str], int | None],
     ) -> None:
-        """`token_life_ms` says how long a table keeps a token at least; None when only the count of blocks bounds it."""
         self._lanes = lanes
         self._dedup = dedup
         self._window = window
@@ -73,7 +71,6 @@ class Recovery:
         self._open_source = open_source
         self._clock = clock
         self._heartbeat = heartbeat
-        self._token_life_ms = token_life_ms
 
     def prepare(self, command: Prepare) -> Prepared:
         """Finishes every declared batch; blocks, with retries, until ClickHouse and Kafka have acknowledged all of it."""
@@ -108,7 +105,8 @@ class Recovery:
         inserted = 0
         written = self._written(intent)
         for look in range(LOOKS_MAX):
-            batch = self._read_again(intent.spans, self._stored(intent.spans), written)
+            whole = self._sent_whole(intent) if look == 0 else frozenset[str]()
+            batch = self._read_again(intent.spans, self._stored(intent.spans, whole), written)
             sealed = batch.seal("recovery", 0, self._clock.monotonic_s())
             self._delivery.deliver(
                 intent.spans, sealed.blocks, sealed.letters, self._heartbeat, salt=intent.salt, look=look
@@ -137,10 +135,10 @@ class Recovery:
             )
         age_ms = self._clock.wall_ms() - intent.declared_ms
         for table in self._tables(intent.spans):
-            life_ms = self._token_life_ms(table)
+            life_ms = self._sink.token_life_ms(table)
             if life_ms is not None and age_ms > life_ms / 2 and not self._sink.has_lineage(table):
                 raise PipelineStopped(
-                    f"a batch for {table} was declared {age_ms // 1000} s ago, more than half the table's deduplication window, "
+                    f"a batch for {table} was declared {age_ms // 1000} s ago, more than half the deduplication window, "
                     "and the table has no lineage columns to look its rows up by. `penstock verify` tells whether it is "
                     "stored; add the lineage columns (`penstock ddl` prints them)"
                 )
@@ -152,10 +150,20 @@ class Recovery:
     def _has_lineage(self, spans: Sequence[Span]) -> bool:
         return all(self._sink.has_lineage(table) for table in self._tables(spans))
 
-    def _stored(self, spans: Sequence[Span]) -> dict[Partition, Ranges]:
+    def _sent_whole(self, intent: Intent) -> frozenset[str]:
+        """Tables whose block is sent again whole, stored rows too, for the sake of the views behind them.
+
+        A worker that died between a table and its view has left the view without the rows. Under the same token the table
+        takes the block for the one it has, and the view gets what it misses; without a live token that would double rows.
+        """
+        age_ms = self._clock.wall_ms() - intent.declared_ms
+        tables = self._tables(intent.spans)
+        return frozenset(t for t in tables if self._sink.facts(t).views and self._sink.remembers_token(t, age_ms))
+
+    def _stored(self, spans: Sequence[Span], but_for: frozenset[str] = frozenset()) -> dict[Partition, Ranges]:
         """The offsets inside the spans that some target table has already."""
         found: dict[Partition, list[tuple[int, int]]] = {}
-        for table in self._tables(spans):
+        for table in self._tables(spans) - but_for:
             if self._sink.has_lineage(table):
                 for partition, ranges in self._sink.stored(table, spans).items():
                     found.setdefault(partition, []).extend(ranges)

@@ -32,6 +32,8 @@ from pipeline.types import Partition, Reject, RejectCode, Span, Stage
 
 T = TypeVar("T")
 
+INSERTS_PER_S_MAX = 100
+"""Into one table, by the whole fleet: what ClickHouse's merges stand for a while, and more than any plan should make."""
 REFUSED_ROWS_MAX = 1_000
 """A block of which ClickHouse refuses more rows than this stops the pipeline: finding one costs some ten inserts, and a
 table that refuses so many does not fit the contract."""
@@ -127,6 +129,16 @@ class Sink:
         if not facts.window_blocks:
             return 0
         return None if facts.window_s is None else facts.window_s * 1000
+
+    def remembers_token(self, table: str, age_ms: int) -> bool:
+        """Whether the table certainly still knows the token of an insert of that age.
+
+        Where only a number of blocks bounds the memory, a fleet is taken to make INSERTS_PER_S_MAX inserts a second.
+        """
+        facts = self.facts(table)
+        if age_ms / 1000 * INSERTS_PER_S_MAX > facts.window_blocks:
+            return False
+        return facts.window_s is None or age_ms < facts.window_s * 1000 / 2
 
     def stored(self, table: str, spans: Sequence[Span]) -> dict[Partition, list[tuple[int, int]]]:
         """The offsets inside the spans that the table has rows of, as sorted half-open ranges; only for `has_lineage`.

@@ -102,6 +102,7 @@ class Pipeline:
         self.letters_topic = f"letters-{name}"
         self.table = f"events_{name}"
         self.group = f"group-{name}"
+        self.name = f"test-{name}"
         self.workers: list[WorkerProcess] = []
         self._producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True, "message.max.bytes": 10**9})
         self.client = clickhouse_connect.get_client(dsn=clickhouse_url, database=database, autogenerate_session_id=False)
@@ -128,7 +129,7 @@ class Pipeline:
         route: dict[str, Any] = {"topic": self.topic, "table": self.table}
         for name, keys in sections.items():
             (route if name == "route" else tree.setdefault(name, {})).update(keys)
-        lines = [f'name = "test-{self.group}"']
+        lines = [f'name = "{self.name}"']
         for name, keys in tree.items():
             lines += [f"[{name}]", *(f"{_key(key)} = {_toml(value)}" for key, value in keys.items() if value is not None)]
         lines += ["[[routes]]", *(f"{key} = {_toml(value)}" for key, value in route.items())]
@@ -189,6 +190,18 @@ class Pipeline:
             return {entry.partition: (entry.offset, entry.metadata or "") for entry in found}
         finally:
             consumer.close()
+
+    def commit(self, partition: int, next_offset: int, metadata: str) -> None:
+        """Commits for the group, which must never have had members."""
+        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": self.group})
+        try:
+            entry = TopicPartition(self.topic, partition, next_offset, metadata)
+            consumer.commit(offsets=[entry], asynchronous=False)
+        finally:
+            consumer.close()
+
+    def cluster_id(self) -> str:
+        return str(self._producer.list_topics(timeout=10).cluster_id)
 
     def in_flight(self, partitions: Iterable[int]) -> bool:
         return any(metadata.startswith(intents.PREFIX) for _, metadata in self.committed(partitions).values())

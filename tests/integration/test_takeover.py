@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from pipeline import intent as intents
+from pipeline.intent import Identity, Intent, digest
+from pipeline.types import Partition, Span
 from tests.integration.harness import Pipeline, WorkerProcess, wait_until
 
 COLUMNS = "id UUID, number UInt64, name String"
@@ -178,6 +181,31 @@ def test_with_a_cold_window_a_duplicate_across_a_restart_passes(pipeline: Pipeli
         pipeline.produce([event(number) for number in range(100)])
         pipeline.run_until_caught_up(config)
     assert pipeline.count() == 200
+
+
+def test_recovery_gives_a_view_what_a_crash_between_table_and_view_left_out(pipeline: Pipeline) -> None:
+    """The rows are stored under their token, the view came too late for them, and the batch is still declared."""
+    config = pipeline.config()
+    pipeline.produce([event(number) for number in range(300)])
+    pipeline.run_until_caught_up(config)
+    view = f"{pipeline.table}_view"
+    pipeline.client.command(
+        f"CREATE MATERIALIZED VIEW {view} ENGINE = MergeTree ORDER BY number "
+        f"SETTINGS non_replicated_deduplication_window = 100 AS SELECT number, name FROM {pipeline.table}"
+    )
+    partition = Partition(pipeline.topic, 0)
+    pipeline.group += "-again"
+    cluster = pipeline.cluster_id()
+    identity = Identity(pipeline.name, cluster, {pipeline.topic: ""})
+    declared = Intent((Span(partition, 0, 300),), int(time.time() * 1000), digest("x"))
+    pipeline.commit(0, 0, intents.encode(identity, [declared]))
+    worker = pipeline.run_until_caught_up(pipeline.config())
+    assert "finished a declared batch" in worker.text()
+    assert pipeline.count() == 300
+    assert pipeline.copies() == 1
+    in_view = pipeline.client.query(f"SELECT count(), uniqExact(number) FROM {view}").result_rows[0]
+    pipeline.client.command(f"DROP TABLE {view} SYNC")
+    assert tuple(in_view) == (300, 300)
 
 
 def test_offsets_set_back_do_not_write_rows_again(pipeline: Pipeline) -> None:
