@@ -21,6 +21,19 @@ demo: build
 test: build
 	$(BIN)/python -m pytest
 
+# The native core with bounds and overflow checks, and with ASan and UBSan, built beside the ordinary one, and its tests.
+# `-p _native` imports the package under test before pytest puts the source tree in front of it.
+NATIVE_TESTS := tests/parity tests/unit/test_native_*.py
+debug: build
+	PENSTOCK_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug --build-temp build/debug-o
+	PENSTOCK_NATIVE_BUILD=build/debug PYTHONPATH=build/debug $(BIN)/pytest -p _native $(NATIVE_TESTS)
+
+sanitize: build
+	PENSTOCK_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib build/sanitize --build-temp build/sanitize-o
+	PENSTOCK_NATIVE_BUILD=build/sanitize PYTHONPATH=build/sanitize PYTHONMALLOC=malloc \
+	LD_PRELOAD=$$($${CC:-cc} -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	$(BIN)/pytest -p _native $(NATIVE_TESTS) --ignore=tests/parity/test_clickhouse_roundtrip.py
+
 lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
