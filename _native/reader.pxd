@@ -42,6 +42,7 @@ cdef struct Group:                  # the messages of one partition within one p
     int32_t partition
     Py_ssize_t count
     Py_ssize_t nbytes               # of all values
+    Py_ssize_t largest_bytes        # of the largest value
     Message **messages              # allocated here, handed over to the Run
 
 
@@ -76,7 +77,9 @@ cdef class Run:
     cdef readonly int number        # of the partition
     cdef readonly object offsets    # array('q')
     cdef readonly object timestamps  # array('q'), milliseconds, -1 when the broker has none
-    cdef readonly Py_ssize_t nbytes
+    cdef readonly Py_ssize_t nbytes         # of all values
+    cdef readonly Py_ssize_t largest_bytes  # of the largest value
+    cdef readonly int64_t oldest_ms         # the earliest timestamp
     cdef public object partition    # whatever the caller puts here to name the partition
     cdef list _copy_values(self)
     cdef Message *_at(self, Py_ssize_t index) except NULL

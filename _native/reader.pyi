@@ -6,6 +6,8 @@ class Run:
     offsets: array[int]
     timestamps: array[int]
     nbytes: int
+    largest_bytes: int
+    oldest_ms: int
     partition: object
     @property
     def values(self) -> list[bytes | None]: ...

@@ -5,7 +5,7 @@ from cpython cimport array
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport strncpy
 
@@ -227,7 +227,8 @@ cdef void *configuration(dict properties) except NULL:
 
 # -- records ----------------------------------------------------------------------------------------------------------
 
-@cython.no_gc_clear  # The collector must not let go of the client while messages of it are held: its end would wait for them.
+# The collector must not let go of the client while messages of it are held: its end would wait for them.
+@cython.no_gc_clear
 cdef class Run:
     """Records of one partition in offset order. Keys and headers are read from librdkafka's messages when asked for."""
 
@@ -398,6 +399,7 @@ cdef class Reader:
                 # Spelt out: with overflow checks Cython compiles no in-place operation on an attribute without the GIL.
                 group.count = group.count + 1
                 group.nbytes = group.nbytes + <Py_ssize_t>message.len
+                group.largest_bytes = max(group.largest_bytes, <Py_ssize_t>message.len)
         for index in range(self.groups_count):
             group = &self.groups[index]
             group.messages = <Message **>malloc(<size_t>group.count * sizeof(MessagePointer))
@@ -426,7 +428,7 @@ cdef class Reader:
             self.groups = grown
             self.groups_room = 2 * self.groups_room
         index = self.groups_count
-        self.groups[index] = Group(message.rkt, message.partition, 0, 0, NULL)
+        self.groups[index] = Group(message.rkt, message.partition, 0, 0, 0, NULL)
         self.groups_count = self.groups_count + 1
         return index
 
@@ -437,17 +439,21 @@ cdef class Reader:
         cdef int64_t *offset = <int64_t *>offsets.data.as_longlongs
         cdef int64_t *timestamp = <int64_t *>timestamps.data.as_longlongs
         cdef Run run = Run.__new__(Run)
+        cdef int64_t oldest_ms = INT64_MAX
         cdef Py_ssize_t index
         cdef int kind
         with nogil:
             for index in range(group.count):
                 offset[index] = group.messages[index].offset
                 timestamp[index] = api.message_timestamp(group.messages[index], &kind)
+                oldest_ms = min(oldest_ms, timestamp[index])
         run.topic = text(api.topic_name(group.rkt))
         run.number = group.partition
         run.offsets = offsets
         run.timestamps = timestamps
         run.nbytes = group.nbytes
+        run.largest_bytes = group.largest_bytes
+        run.oldest_ms = oldest_ms
         run.client = self.client
         run.count = group.count
         run.messages = group.messages

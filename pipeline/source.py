@@ -141,7 +141,17 @@ def _went_back(run: Records, expected: int) -> SourceFault:
 class ConfluentRecords:
     """A run of records over confluent-kafka's messages; keys and headers stay inside them until asked for."""
 
-    __slots__ = ("_messages", "nbytes", "next_offset", "offsets", "partition", "timestamps", "values")
+    __slots__ = (
+        "_messages",
+        "largest_bytes",
+        "nbytes",
+        "next_offset",
+        "offsets",
+        "oldest_ms",
+        "partition",
+        "timestamps",
+        "values",
+    )
 
     def __init__(self, partition: Partition, messages: Sequence[Any]) -> None:
         self.partition = partition
@@ -150,7 +160,10 @@ class ConfluentRecords:
         self.timestamps: array[int] = array("q", map(itemgetter(1), map(Message.timestamp, messages)))
         self.values: list[bytes | None] = list(map(Message.value, messages))
         self.next_offset: int = self.offsets[-1] + 1
-        self.nbytes = sum(map(len, filter(None, self.values)))
+        lengths = list(map(len, filter(None, self.values)))
+        self.nbytes = sum(lengths)
+        self.largest_bytes = max(lengths, default=0)
+        self.oldest_ms: int = min(self.timestamps)
 
     def __len__(self) -> int:
         return len(self._messages)

@@ -18,7 +18,7 @@ from pipeline.config.schema import Kafka, Sasl
 from pipeline.embedded.mock_kafka import ApiKey, MockKafka
 from pipeline.errors import InvariantViolated, SourceError
 from pipeline.source import open_source
-from pipeline.types import Partition, PartitionEnd, Records, Source, SourceEvent, SourceFault
+from pipeline.types import Partition, PartitionEnd, Source, SourceEvent, SourceFault
 
 PARTITIONS = 4
 
@@ -84,7 +84,7 @@ def summary(events: list[SourceEvent]) -> list[Any]:
     return [e if isinstance(e, tuple) else (e.partition, e.offsets[0], e.next_offset) for e in events]
 
 
-def runs(events: list[SourceEvent]) -> list[Records]:
+def runs(events: list[SourceEvent]) -> list[Any]:
     return [event for event in events if not isinstance(event, PartitionEnd | SourceFault)]
 
 
@@ -114,6 +114,8 @@ def test_every_record_in_order_from_the_position(cluster: Cluster, source_of: Op
     assert all(len(run) == len(run.values) == len(run.offsets) == len(run.timestamps) for run in runs(events))
     assert [run.next_offset for run in runs(events)] == [run.offsets[-1] + 1 for run in runs(events)]
     assert sum(run.nbytes for run in runs(events)) == sum(map(len, written[17:]))
+    assert all(run.largest_bytes == max(map(len, run.values)) for run in runs(events))
+    assert all(run.oldest_ms == min(run.timestamps) > 0 for run in runs(events))
     assert events[-1] == PartitionEnd(place, 5_000)
 
 
