@@ -215,6 +215,7 @@ cdef class Pass:
             return 0
         binding = self.binding_of(row)
         builder = binding.builder
+        builder.reached = 0
         try:
             stored = self.encode_row(number, row, binding) and self.claim_row(number, index)
             if stored and binding.topic < 0:
@@ -238,9 +239,9 @@ cdef class Pass:
         cdef Node *node
         cdef int code
         for index in range(columns.count):
-            node_mark(&columns.nodes[index])
-        for index in range(columns.count):
             node = &columns.nodes[index]
+            node_mark(node)
+            binding.builder.reached = index + 1
             value = NULL
             if offsets[index]:
                 value = (<PyObject **>(<char *><PyObject *>row + offsets[index]))[0]
@@ -282,8 +283,9 @@ cdef object field_of(object row, Layout layout, size_t index, tuple sources):
 
 
 cdef void restore_row(BlockBuilder builder) noexcept:
+    """Takes the row back from the columns it has reached; the marks of the others are of an earlier row."""
     cdef size_t index
-    for index in range(builder.columns.count):
+    for index in range(builder.reached):
         node_restore(&builder.columns.nodes[index])
     builder.lineage.restore(builder.rows)
 

@@ -39,6 +39,7 @@ cdef class BlockBuilder:
     cdef Columns key_columns            # scratch: the key columns of one row
     cdef Lineage lineage
     cdef readonly size_t rows           # rows appended since the last finish
+    cdef size_t reached                 # columns that the row in the making has marked
     cdef dict layouts                   # row type -> Layout
 
     cdef Layout layout_of(self, object row_type)

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from _native.buffer cimport Buffer, buffer_bytes, buffer_free, buffer_varint
 from _native.lineage cimport Lineage, LineageColumn, lineage_column
-from _native.node cimport Columns, Node, node_nbytes, node_select, node_write
+from _native.node cimport Columns, Node, node_nbytes, node_reserve_like, node_select, node_write
 
 from _native.chtypes import leaf, parse
 from _native.vocabulary import Column
@@ -179,6 +179,9 @@ cdef class BlockBuilder:
         block.origins = self.lineage
         block.rows = self.rows
         self.discard()
+        cdef size_t index
+        for index in range(self.columns.count):
+            node_reserve_like(&self.columns.nodes[index], &block.columns.nodes[index])
         return block
 
     def discard(self):

@@ -15,7 +15,7 @@ from cpython.unicode cimport PyUnicode_Check
 
 from _native.buffer cimport buffer_bytes
 from _native.node cimport OUT_OF_RANGE, WRONG_TYPE, Node, refuse
-from _native.python_api cimport PyUnicode_AsUTF8AndSize
+from _native.python_api cimport PyUnicode_AsUTF8AndSize, is_a
 
 cdef enum:
     ZERO = 48           # the character 0
@@ -102,7 +102,7 @@ cdef int put_decimal(Node *node, object value) except -1:
         held = str(int(value))
     elif rounding:
         held = repr(float(value))
-    elif isinstance(value, Decimal):
+    elif is_a(value, Decimal):
         held = str(value)
     elif not is_text:
         return refuse(node, WRONG_TYPE, <PyObject *>value)

@@ -63,6 +63,7 @@ cdef struct Node:
     uint16_t width          # bytes a value; 0 for String and JSON, 8 for Array and Map, 1 for Nullable
     int64_t low             # smallest and largest number allowed, of kinds whose numbers fit an int64
     int64_t high
+    bint is_signed          # numbers may be negative
     int scale               # digits after the point: DateTime64, Decimal
     int precision           # digits in all: Decimal
     int epoch_digits        # digits of a second that epoch numbers count: 0 s, 3 ms, 6 us, 9 ns
@@ -89,6 +90,7 @@ cdef size_t node_nbytes(const Node *node) noexcept nogil
 cdef uint8_t *node_write(const Node *node, uint8_t *out) noexcept nogil
 cdef int node_select(const Node *node, const uint64_t *rows, size_t count, size_t total, Buffer *out) except -1 nogil
 cdef int node_zero(Node *node) except -1
+cdef int node_reserve_like(Node *node, const Node *last) except -1
 cdef int refuse(Node *node, Code code, PyObject *value) noexcept
 
 

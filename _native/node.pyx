@@ -13,6 +13,9 @@ cdef extern from *:
     """
     const char *type_name "PENSTOCK_TYPE_NAME"(PyObject *value) noexcept
 
+cdef enum:
+    RESERVE_FROM_BYTES = 4096
+
 KINDS = {
     "int": KIND_INT, "uint64": KIND_UINT64, "bigint": KIND_BIGINT,
     "float32": KIND_FLOAT32, "float64": KIND_FLOAT64, "bfloat16": KIND_BFLOAT16, "bool": KIND_BOOL,
@@ -58,6 +61,7 @@ cdef class Columns:
         node.scale = spec.scale
         node.precision = spec.precision
         node.epoch_digits = epoch_digits
+        node.is_signed = spec.low < 0
         if node.kind not in (KIND_UINT64, KIND_BIGINT, KIND_DECIMAL):
             node.low = spec.low
             node.high = spec.high
@@ -150,6 +154,16 @@ cdef int node_zero(Node *node) except -1:
             node_zero(&node.children[index])
         return 0
     return buffer_bytes(&node.data, node.zero, node.zero_nbytes)
+
+
+cdef int node_reserve_like(Node *node, const Node *last) except -1:
+    """Room for an eighth more than the last block took, so that a block like it is never moved while it grows."""
+    cdef size_t index
+    if last.data.used >= RESERVE_FROM_BYTES:
+        buffer_reserve(&node.data, last.data.used + (last.data.used >> 3))
+    for index in range(node.child_count):
+        node_reserve_like(&node.children[index], &last.children[index])
+    return 0
 
 
 # ---- writing out

@@ -23,29 +23,24 @@ from msgspec import UNSET, Raw, Struct
 
 from _native.buffer cimport buffer_bytes, buffer_string, buffer_word, buffer_zeros
 from _native.node cimport *
-from _native.python_api cimport PyUnicode_AsUTF8AndSize
+from _native.python_api cimport PyLong_AsLongLongAndOverflow, PyUnicode_AsUTF8AndSize, is_a
 from _native.decimals cimport put_decimal
 from _native.scalar cimport long_bytes, put_ipv4, put_ipv6, put_uuid
 from _native.temporal cimport put_temporal
 
 cdef PyObject *unset = <PyObject *>UNSET     # borrowed from this module's globals
-cdef tuple ENCODED = (dict, list, tuple, Struct)
-cdef tuple VIEWED = (Raw, bytearray, memoryview)
-cdef tuple GATHERED = (set, frozenset)
-
-
 cdef int put_value(Node *node, PyObject *value) except -1:
     """Every kind and every value that `put` did not decide at once. Holds the value: what it calls may drop it."""
     cdef object held = <object>value
-    if node.kind == KIND_STRING:
-        return put_string(node, held)
     if node.kind == KIND_NULLABLE:
         return put_nullable(node, value)
     if held is None:
         return node_zero(node) if node.null_as_default else refuse(node, IS_NULL, value)
     if value == unset:
         return node_zero(node)
-    if isinstance(held, Enum):
+    if node.kind == KIND_STRING and PyUnicode_Check(held):
+        return put_text(node, held)
+    if is_a(held, Enum):
         inner = held.value
         return put(node, <PyObject *>inner)
     if node.kind >= KIND_NULLABLE:
@@ -53,27 +48,8 @@ cdef int put_value(Node *node, PyObject *value) except -1:
     return put_leaf(node, held)
 
 
-cdef int put_string(Node *node, object value) except -1:
-    """str, bytes, bytearray, memoryview, msgspec.Raw; dict, list, tuple and Struct as JSON."""
-    cdef Py_ssize_t length
-    cdef const char *text
-    if PyUnicode_Check(value):
-        try:
-            text = PyUnicode_AsUTF8AndSize(<PyObject *>value, &length)
-        except UnicodeEncodeError:
-            return refuse(node, INVALID_UTF8, <PyObject *>value)
-        return buffer_string(&node.data, text, length)
-    if value is None:
-        return node_zero(node) if node.null_as_default else refuse(node, IS_NULL, <PyObject *>value)
-    if <PyObject *>value == unset:
-        return node_zero(node)
-    if isinstance(value, Enum):
-        return put_string(node, value.value)
-    return put_text(node, value)
-
-
 cdef int put_text(Node *node, object value) except -1:
-    """The bytes of a String, FixedString or JSON."""
+    """String, FixedString, JSON: str, bytes, bytearray, memoryview, msgspec.Raw; nested values as JSON."""
     cdef Py_buffer view
     cdef Py_ssize_t length
     cdef const char *text
@@ -85,15 +61,19 @@ cdef int put_text(Node *node, object value) except -1:
         return store_text(node, text, length, value)
     if PyBytes_Check(value):
         return store_text(node, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), value)
-    if isinstance(value, VIEWED):
+    if is_a(value, Raw) or is_a(value, bytearray) or is_a(value, memoryview):
         PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
         try:
             return store_text(node, <const char *>view.buf, view.len, value)
         finally:
             PyBuffer_Release(&view)
-    if node.kind != KIND_FIXED_STRING and isinstance(value, ENCODED):
+    if node.kind != KIND_FIXED_STRING and is_encoded(value):
         return put_json(node, value)
     return refuse(node, WRONG_TYPE, <PyObject *>value)
+
+
+cdef inline bint is_encoded(object value) noexcept:
+    return PyDict_Check(value) or PyList_Check(value) or PyTuple_Check(value) or is_a(value, Struct)
 
 
 cdef int store_text(Node *node, const char *text, Py_ssize_t length, object value) except -1:
@@ -136,7 +116,7 @@ cdef int put_leaf(Node *node, object value) except -1:
         return put_enum(node, value)
     if node.kind == KIND_FLOAT64 or node.kind == KIND_FLOAT32 or node.kind == KIND_BFLOAT16:
         return put_float(node, value)
-    if node.kind == KIND_FIXED_STRING or node.kind == KIND_JSON:
+    if node.kind == KIND_STRING or node.kind == KIND_FIXED_STRING or node.kind == KIND_JSON:
         return put_text(node, value)
     if node.kind == KIND_UINT64 or node.kind == KIND_BIGINT:
         return put_large_int(node, value)
@@ -150,11 +130,15 @@ cdef int put_leaf(Node *node, object value) except -1:
 cdef int put_large_int(Node *node, object value) except -1:
     """An int into UInt64, or into 128 or 256 bits."""
     cdef uint8_t number[32]
-    cdef bint signed
+    cdef int overflow = 0
+    cdef long long small
     if not PyLong_Check(value) or isinstance(value, bool):
         return refuse(node, WRONG_TYPE, <PyObject *>value)
-    signed = node.kind == KIND_BIGINT and (<object>node.spec).low < 0
-    if not long_bytes(<PyObject *>value, number, node.width, signed):
+    if node.kind == KIND_UINT64:
+        small = PyLong_AsLongLongAndOverflow(<PyObject *>value, &overflow)
+        if not overflow and small >= 0:
+            return buffer_word(&node.data, <uint64_t>small, 8)
+    if not long_bytes(<PyObject *>value, number, node.width, node.is_signed):
         return refuse(node, OUT_OF_RANGE, <PyObject *>value)
     return buffer_bytes(&node.data, number, node.width)
 
@@ -221,7 +205,7 @@ cdef int put_compound(Node *node, object value) except -1:
             return put_list(node, value)
         if PyTuple_Check(value):
             return put_items(node, value)
-        if isinstance(value, GATHERED):
+        if is_a(value, set) or is_a(value, frozenset):
             return put_list(node, list(value))
     elif node.kind == KIND_MAP:
         if PyDict_Check(value):
@@ -230,7 +214,7 @@ cdef int put_compound(Node *node, object value) except -1:
         return put_elements(node, tuple(value), value)
     elif node.names != NULL and PyDict_Check(value):
         return put_elements(node, tuple([value.get(name, UNSET) for name in <object>node.names]), value)
-    elif node.names != NULL and isinstance(value, Struct):
+    elif node.names != NULL and is_a(value, Struct):
         return put_elements(node, tuple([getattr(value, name, UNSET) for name in <object>node.names]), value)
     return refuse(node, WRONG_TYPE, <PyObject *>value)
 

@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset, strlen
 
 from _native.buffer cimport buffer_bytes
 from _native.node cimport WRONG_TYPE, Node, refuse
-from _native.python_api cimport PyUnicode_AsUTF8AndSize
+from _native.python_api cimport PyUnicode_AsUTF8AndSize, is_a
 
 cdef extern from "arpa/inet.h":
     int inet_pton(int family, const char *text, void *out) noexcept
@@ -77,7 +77,7 @@ cdef int put_uuid(Node *node, object value) except -1:
             return refuse(node, WRONG_TYPE, <PyObject *>value)
         if not parse_uuid(text, length, number):
             return refuse(node, WRONG_TYPE, <PyObject *>value)
-    elif isinstance(value, UUID):
+    elif is_a(value, UUID):
         integer = value.int
         long_bytes(<PyObject *>integer, number, 16, False)
     else:
@@ -111,7 +111,7 @@ cdef int put_ipv4(Node *node, object value) except -1:
     """ipaddress.IPv4Address, or dotted text. Stored as a little-endian UInt32."""
     cdef uint8_t address[4]
     cdef uint8_t stored[4]
-    if isinstance(value, IPv4Address):
+    if is_a(value, IPv4Address):
         packed = value.packed
         memcpy(address, PyBytes_AS_STRING(packed), 4)
     elif not parse_address(AF_INET, value, address):
@@ -125,10 +125,10 @@ cdef int put_ipv6(Node *node, object value) except -1:
     cdef uint8_t address[16]
     memset(address, 0, 10)
     memset(address + 10, 0xff, 2)
-    if isinstance(value, IPv6Address):
+    if is_a(value, IPv6Address):
         packed = value.packed
         memcpy(address, PyBytes_AS_STRING(packed), 16)
-    elif isinstance(value, IPv4Address):
+    elif is_a(value, IPv4Address):
         packed = value.packed
         memcpy(address + 12, PyBytes_AS_STRING(packed), 4)
     elif not parse_address(AF_INET, value, address + 12) and not parse_address(AF_INET6, value, address):
