@@ -5,17 +5,18 @@ It opens clients and reads schemas; it consumes and inserts nothing.
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from pipeline import contract as contracts
 from pipeline.batch import Target
-from pipeline.clickhouse import ClickHouse
+from pipeline.clickhouse import ClickHouse, quote_table
 from pipeline.clock import Clock, SystemClock
+from pipeline.config import parse_start
 from pipeline.config.schema import Config, Route
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, TableColumn
@@ -31,11 +32,14 @@ from pipeline.kafka import Cluster
 from pipeline.lane import Lane
 from pipeline.metrics import Metrics
 from pipeline.native import BlockBuilder
+from pipeline.preflight import Status, table_faults
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
 from pipeline.source import open_source
 from pipeline.types import Partition, Source
 from pipeline.window import Window
+
+log = logging.getLogger(__name__)
 
 STARTUP_S_MAX = 60.0
 """How long a worker waits at its start for Kafka and ClickHouse before it gives up; later it waits for ever."""
@@ -96,7 +100,6 @@ class Assembly:
             self.open_source,
             self.clock,
             heartbeat,
-            self.sink.token_life_ms,
         )
         flow = Flow(self.config, live, dedup, recovery, self.open_source, post, self.metrics, self.clock, self.stopping)
         return flow
@@ -121,12 +124,11 @@ class Assembly:
 
     def _start_positions(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """Where partitions without a committed offset begin (`kafka.start`)."""
-        start = self.config.kafka.start
-        if start in ("earliest", "latest"):
-            index = 0 if start == "earliest" else 1
-            return {partition: marks[index] for partition, marks in self.cluster.watermarks(partitions).items()}
-        time_ms = int(datetime.fromisoformat(start).timestamp() * 1000)
-        return self.cluster.offsets_for_times(dict.fromkeys(partitions, time_ms))
+        start = parse_start(self.config.kafka.start)
+        if isinstance(start, int):
+            return self.cluster.offsets_for_times(dict.fromkeys(partitions, start))
+        index = 0 if start == "earliest" else 1
+        return {partition: marks[index] for partition, marks in self.cluster.watermarks(partitions).items()}
 
 
 def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
@@ -140,7 +142,7 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
     cluster.wait(wait_s)
     clickhouse = ClickHouse(config.clickhouse)
     wait_for_clickhouse(clickhouse, wait_s)
-    loaded = load_contracts(config, clickhouse, cluster)
+    loaded = load_contracts(config, clickhouse, cluster, to_write=True)
     sink = Sink(clickhouse, config.clickhouse, clock, stopping, metrics, random.Random())
     topics = [route.topic for route in config.routes]
     identity = Identity(config.name, cluster.cluster_id(), cluster.topic_ids(topics))
@@ -193,10 +195,16 @@ def wait_for_clickhouse(clickhouse: ClickHouse, wait_s: float) -> None:
         time.sleep(0.5)
 
 
-def load_contracts(config: Config, clickhouse: ClickHouse, cluster: Cluster | None) -> dict[str, Contract]:
-    """Every route's contract, checked against its tables; raises ConfigurationError with the problems of all routes."""
+def load_contracts(
+    config: Config, clickhouse: ClickHouse, cluster: Cluster | None, *, to_write: bool = False
+) -> dict[str, Contract]:
+    """Every route's contract, checked against its tables; raises ConfigurationError with the problems of all routes.
+
+    `to_write`: tables that cannot take every row exactly once are problems too.
+    """
     problems: list[Problem] = []
     found: dict[str, Contract] = {}
+    timezone = str(clickhouse.query_rows("SELECT timezone()", doing="reading the server's time zone")[0][0])
     for index, route in enumerate(config.routes):
         key = f"routes[{index}]"
         if cluster is not None and not cluster.topic_exists(route.topic):
@@ -206,12 +214,30 @@ def load_contracts(config: Config, clickhouse: ClickHouse, cluster: Cluster | No
         if tables is None:
             continue
         try:
-            found[route.topic] = contracts.load(route, config.dedup, tables)
+            found[route.topic] = contracts.load(route, config.dedup, tables, timezone=timezone)
         except ConfigurationError as error:
             problems += error.problems
+        if to_write:
+            for table in tables:
+                problems += _table_problems(config, clickhouse, table, key)
     if problems:
         raise ConfigurationError(problems)
     return found
+
+
+def _table_problems(config: Config, clickhouse: ClickHouse, table: str, key: str) -> list[Problem]:
+    """What `penstock check` calls a problem of the table; what it warns of is logged."""
+    try:
+        facts = clickhouse.table_facts(table)
+    except SinkError as error:
+        raise DependencyDown(str(error)) from error
+    problems = []
+    for status, what, fix in table_faults(config, quote_table(table), facts):
+        if status is Status.PROBLEM:
+            problems.append(Problem(f"{key}.table", repr(table), what, fix))
+        else:
+            log.warning("the table %s %s. %s", table, what, fix)
+    return problems
 
 
 def _columns_of(
