@@ -38,7 +38,7 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint _native
+	PATH="$(BIN):$$PATH" cython-lint _native
 
 bench: build
 	$(BIN)/python -m pytest benchmarks --benchmark-only

@@ -267,7 +267,8 @@ class Membership:
         self._post(CommitDone(command.number, outcome, seconds, detail))
 
     def _try_commit(self, command: Commit) -> tuple[CommitOutcome, str]:
-        if self._rejoin_reason or self._consumer is None or any(self._epochs.get(p) != entry.epoch for p, entry in command.entries.items()):
+        owned = all(self._epochs.get(p) == entry.epoch for p, entry in command.entries.items())
+        if self._rejoin_reason or self._consumer is None or not owned:
             return CommitOutcome.STALE, "a partition is no longer held"
         offsets = [
             TopicPartition(partition.topic, partition.number, entry.offset, entry.metadata)

@@ -20,7 +20,7 @@ class Partition(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The offsets `[first, next)` of one partition. Offsets inside it may be missing from the log (compaction, transactions)."""
+    """The offsets `[first, next)` of one partition; the log may not hold all of them (compaction, transactions)."""
 
     partition: Partition
     first: int
