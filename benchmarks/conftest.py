@@ -22,7 +22,8 @@ MIB = 1024 * 1024
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.benchmark(timer=time.process_time, warmup=False))
+        if item.get_closest_marker("benchmark") is None:
+            item.add_marker(pytest.mark.benchmark(timer=time.process_time, warmup=False))
 
 
 class Stated:

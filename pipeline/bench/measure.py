@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
-from pipeline import workload
 from pipeline.bench import rows, stage
-from pipeline.bench.stage import Stage
+from pipeline.bench.stage import Plan, Stage
 from pipeline.errors import InvariantViolated
 from pipeline.kafka import librdkafka_version
 from pipeline.version import VERSION
@@ -21,33 +22,44 @@ from pipeline.version import VERSION
 RATIO_TO_FLOOR_MAX = 5.0
 JSON_TO_NATIVE_MIN = 4.0
 US = 1e6
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES_MIN = 2 * 1024**3
 
 Round = dict[str, float]
 Narrate = Callable[[str], None]
 
 
-def run(
-    *, records: int, partitions: int, rounds: int, seed: int, reader: Literal["native", "confluent"], narrate: Narrate
-) -> dict[str, Any]:
+def run(plan: Plan, rounds: int, narrate: Narrate) -> dict[str, Any]:
     """Measures and gives the figures, all with stable keys; `ok` says whether the bar is met."""
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory:
-        narrate(f"writing {records:,} records into {partitions} partitions")
-        shape = workload.shape("flat")
-        opened = stage.opened(
-            Path(directory),
-            shape,
-            records=records,
-            partitions=partitions,
-            seed=seed,
-            reader=reader,
-        )
-        with opened as scene:
-            columns = rows.write(scene, scene.directory, seed)
-            taken = []
-            for number in range(rounds):
-                taken.append(_round(scene, columns, number))
-                narrate(f"round {number + 1} of {rounds}: " + ", ".join(_short(taken[-1])))
-            return _summary(scene, taken, seed) | {"condition": _condition(scene)}
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
+        memory = stack.enter_context(_memory_directory(directory))
+        narrate(f"writing {plan.records:,} records into {plan.partitions} partitions")
+        scene = stack.enter_context(stage.opened(directory, plan))
+        engine = Engines(memory, rows.write(scene, directory, plan.seed))
+        taken = []
+        for number in range(rounds):
+            taken.append(_round(scene, engine, number))
+            narrate(f"round {number + 1} of {rounds}: " + ", ".join(_short(taken[-1])))
+        files = "disk" if memory == directory else "memory"
+        return _summary(scene, taken) | {"condition": _condition(scene) | {"engine_files": files}}
+
+
+class Engines(NamedTuple):
+    """Where the engines of the rounds keep their files, and the columns of the blocks they get."""
+
+    directory: Path
+    columns: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def _memory_directory(fallback: Path) -> Iterator[Path]:
+    """A directory in memory where there is one with room, so that the engine's figures hold no work of a file system."""
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES_MIN:
+        yield fallback
+        return
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-", dir=MEMORY) as directory:
+        yield Path(directory)
 
 
 def _short(figures: Round) -> list[str]:
@@ -55,13 +67,13 @@ def _short(figures: Round) -> list[str]:
     return [f"{key.removesuffix('_us')} {figures[key]:.3f} us" for key in keys]
 
 
-def _round(scene: Stage, columns: Sequence[str], number: int) -> Round:
+def _round(scene: Stage, engine: Engines, number: int) -> Round:
     """One of each, so that whatever the machine does meanwhile hits all of them."""
-    return _floor(scene) | _worker(scene, f"r{number}") | _engine(scene, columns, number)
+    return _floor(scene) | _worker(scene, f"r{number}") | _engine(scene, engine, number)
 
 
 def _floor(scene: Stage) -> Round:
-    read = stage.child("pipeline.bench.floor", scene.kafka.brokers, stage.TOPIC, str(scene.partitions))
+    read = stage.child("pipeline.bench.floor", scene.kafka.brokers, stage.TOPIC, str(scene.plan.partitions))
     if read["records"] != scene.records:
         raise InvariantViolated(f"bench: the floor read {read['records']} of {scene.records} records")
     return {"floor_us": read["cpu_s"] / scene.records * US, "floor_wall_us": read["wall_s"] / scene.records * US}
@@ -87,19 +99,19 @@ def _worker(scene: Stage, name: str) -> Round:
     return figures | {key: value / scene.records * US for key, value in stages.items()}
 
 
-def _engine(scene: Stage, columns: Sequence[str], number: int) -> Round:
+def _engine(scene: Stage, engine: Engines, number: int) -> Round:
     """An engine of its own for each round; nothing is deleted in between, which would cost the file system CPU too."""
     table = scene.directory / "table.sql"
     table.write_text(scene.clickhouse.query_rows("SHOW CREATE TABLE bench_contract")[0][0].replace("default.", "", 1))
-    directory = scene.directory / f"engine-{number}"
-    told = stage.child("pipeline.bench.engine", str(scene.directory), str(directory), str(table), *columns)
+    directory = engine.directory / f"engine-{number}"
+    told = stage.child("pipeline.bench.engine", str(scene.directory), str(directory), str(table), *engine.columns)
     return {
         "clickhouse_us": told["native_cpu_s"] / told["rows"] * US,
         "clickhouse_json_us": told["json_cpu_s"] / told["rows"] * US,
     }
 
 
-def _summary(scene: Stage, taken: list[Round], seed: int) -> dict[str, Any]:
+def _summary(scene: Stage, taken: list[Round]) -> dict[str, Any]:
     """Medians by figure; `ratio_to_floor` is the median of the rounds' own ratios."""
     for figures in taken:
         figures["ratio_to_floor"] = figures["worker_us"] / figures["floor_us"]
@@ -117,8 +129,8 @@ def _summary(scene: Stage, taken: list[Round], seed: int) -> dict[str, Any]:
         "rounds": len(taken),
         "records": scene.records,
         "record_bytes": round(scene.nbytes / scene.records, 1),
-        "partitions": scene.partitions,
-        "seed": seed,
+        "partitions": scene.plan.partitions,
+        "seed": scene.plan.seed,
         "events_per_second": round(US / median["worker_wall_us"]),
         "ok": ok,
     }
@@ -136,7 +148,7 @@ def _condition(scene: Stage) -> dict[str, Any]:
         "penstock": VERSION,
         "commit": _commit(),
         "reader": scene.kafka.reader,
-        "compression": stage.COMPRESSION,
+        "compression": scene.plan.compression,
         "duplicates": stage.DUPLICATES,
         "poison": stage.POISON,
     }

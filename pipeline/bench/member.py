@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         code = int(runner.run(worker.run()))
     figures = told(parts.metrics)
     figures |= {"cpu_s": cpu_s() - before_s, "wall_s": time.monotonic() - started_s, "start_cpu_s": before_s}
-    figures["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    figures["peak_mib"] = peak_mib()
     print(json.dumps(figures))
     return code
 
@@ -51,6 +51,15 @@ def cpu_s() -> float:
     """CPU time of this process, all its threads, user and system."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def peak_mib() -> float:
+    """The largest resident set. On Linux `ru_maxrss` begins with that of the process that started this one."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024 if sys.platform == "darwin" else 1024)
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
 
 
 def told(metrics: Metrics) -> dict[str, float]:

@@ -23,32 +23,28 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--reader", choices=("native", "confluent"), default="native", help="the worker's source (default: %(default)s)"
     )
+    parser.add_argument(
+        "--compression", choices=("zstd", "lz4", "none"), default="zstd", help="of the topic (default: %(default)s)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when the bar is met, 1 when it is not, 2 when the options cannot be, 69 when a part does not start."""
     from pipeline.bench import measure
-    from pipeline.bench.stage import PARTITION_RECORDS_MAX
+    from pipeline.bench.stage import PARTITION_RECORDS_MAX, Plan
     from pipeline.cli import output
     from pipeline.errors import Exit
 
     if args.records < 1 or args.partitions < 1 or args.rounds < 1:
         output.note("penstock bench: records, partitions and rounds are at least 1")
         return Exit.USAGE
-    if args.records > args.partitions * PARTITION_RECORDS_MAX:
-        output.note(
-            f"penstock bench: the embedded broker keeps {PARTITION_RECORDS_MAX:,} records a partition; use more partitions"
-        )
+    kept = PARTITION_RECORDS_MAX[args.compression]
+    if args.records > args.partitions * kept:
+        output.note(f"penstock bench: the embedded broker keeps {kept:,} records a partition; use more partitions")
         return Exit.USAGE
-    figures = measure.run(
-        records=args.records,
-        partitions=args.partitions,
-        rounds=args.rounds,
-        seed=args.seed,
-        reader=args.reader,
-        narrate=output.note,
-    )
+    plan = Plan(args.records, args.partitions, args.seed, args.reader, args.compression)
+    figures = measure.run(plan, args.rounds, output.note)
     output.line(text(figures))
     if args.json:
         output.result(figures)
@@ -75,7 +71,7 @@ def text(figures: Mapping[str, Any]) -> str:
         f"{condition['duplicates']:.1%} duplicates, {condition['poison']:.1%} poison, {condition['compression']}; "
         f"{figures['rounds']} rounds\n"
         f"{condition['cpu']} x {condition['cores']}, {condition['system']}, Python {condition['python']}, "
-        f"librdkafka {condition['librdkafka']}, ClickHouse {condition['clickhouse']}, "
+        f"librdkafka {condition['librdkafka']}, ClickHouse {condition['clickhouse']} (files on {condition['engine_files']}), "
         f"penstock {condition['penstock']} {condition['commit']}"
     )
     more = (
