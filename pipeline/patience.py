@@ -19,8 +19,31 @@ from pipeline.errors import Exit, PenstockError
 T = TypeVar("T")
 FIRST_WAIT_S = 0.1
 """Upper bound of the first wait; it doubles with every attempt up to the configured maximum."""
+BEAT_S = 0.5
+"""A wait longer than this is cut into pieces, and between them the thread says that it lives (`beating`)."""
 
 log = logging.getLogger(__name__)
+_of_thread = threading.local()
+
+
+@contextmanager
+def beating(heartbeat: Callable[[], None]) -> Iterator[None]:
+    """Whatever waits in this thread inside the block calls `heartbeat` meanwhile: who waits for ClickHouse is not hung.
+
+    A thread that hangs inside an attempt does not beat.
+    """
+    before = getattr(_of_thread, "heartbeat", None)
+    _of_thread.heartbeat = heartbeat
+    try:
+        yield
+    finally:
+        _of_thread.heartbeat = before
+
+
+def _beat() -> None:
+    heartbeat: Callable[[], None] | None = getattr(_of_thread, "heartbeat", None)
+    if heartbeat is not None:
+        heartbeat()
 
 
 class Stopping(PenstockError):
@@ -81,7 +104,8 @@ class Patience:
         )
 
     def check(self) -> None:
-        """Raises Stopping when the worker is stopping."""
+        """Raises Stopping when the worker is stopping. To be called every now and then by whoever waits."""
+        _beat()
         if self._stopping.is_set():
             raise Stopping("the worker is stopping")
 
@@ -89,8 +113,14 @@ class Patience:
         """Waits before attempt number `attempt + 1` (the first is 1). Raises Stopping as soon as the worker stops."""
         self._metrics.retried(reason)
         bound_s = min(self._wait_s_max, FIRST_WAIT_S * 2.0 ** min(attempt - 1, 30))
-        if self._stopping.wait(self._random.uniform(0.0, bound_s)):
-            raise Stopping(f"the worker is stopping while it waits ({reason})")
+        left_s = self._random.uniform(0.0, bound_s)
+        while True:
+            _beat()
+            if self._stopping.wait(min(left_s, BEAT_S)):
+                raise Stopping(f"the worker is stopping while it waits ({reason})")
+            left_s -= BEAT_S
+            if left_s <= 0:
+                return
 
     @contextmanager
     def visibly(self, what: str) -> Iterator[Callable[[str, int], None]]:

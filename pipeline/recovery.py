@@ -21,6 +21,7 @@ from pipeline.delivery import Delivery
 from pipeline.errors import PipelineStopped
 from pipeline.intent import Intent
 from pipeline.lane import Lane, LeftOut, Ranges
+from pipeline.patience import beating
 from pipeline.sink import Sink
 from pipeline.types import Partition, Source, Span
 from pipeline.window import Window
@@ -74,6 +75,10 @@ class Recovery:
 
     def prepare(self, command: Prepare) -> Prepared:
         """Finishes every declared batch; blocks, with retries, until ClickHouse and Kafka have acknowledged all of it."""
+        with beating(self._heartbeat):
+            return self._prepare(command)
+
+    def _prepare(self, command: Prepare) -> Prepared:
         positions = {p: assigned.offset for p, assigned in command.partitions.items() if assigned.offset is not None}
         missing = [partition for partition in command.partitions if partition not in positions]
         if missing:

@@ -16,7 +16,7 @@ from pipeline.clock import ManualClock, SystemClock
 from pipeline.config.schema import ClickHouse as ClickHouseConfig
 from pipeline.errors import RejectLimitExceeded, SinkError
 from pipeline.intent import Identity, token
-from pipeline.patience import FIRST_WAIT_S, Patience, Stopping
+from pipeline.patience import BEAT_S, FIRST_WAIT_S, Patience, Stopping, beating
 from pipeline.sink import RowOrigins, Sink, Write, stored_sql
 from pipeline.types import Partition, RejectCode, Span, Stage
 
@@ -362,15 +362,41 @@ def test_waits_grow_up_to_the_bound_and_differ() -> None:
 
     class Event(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout or 0.0)
+            assert timeout is not None
+            assert timeout <= BEAT_S
+            waits[-1] += timeout
             return False
 
     patience = Patience(ManualClock(), Event(), random.Random(1), Counts(), wait_ms_max=5_000)
     for attempt in range(1, 200):
+        waits.append(0.0)
         patience.pause(attempt, "x")
     assert all(0 <= wait <= min(5.0, FIRST_WAIT_S * 2 ** min(n, 40)) for n, wait in enumerate(waits))
     assert max(waits[10:]) > 4.0
     assert len(set(waits)) > 190
+
+
+def test_who_waits_says_that_it_lives_in_its_own_thread_only() -> None:
+    beats: list[int] = []
+
+    class Event(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            return False
+
+    patience = Patience(ManualClock(), Event(), random.Random(1), Counts(), wait_ms_max=60_000)
+    with beating(lambda: beats.append(1)):
+        other = threading.Thread(target=patience.pause, args=(20, "x"))
+        other.start()
+        other.join()
+        assert beats == []
+        patience.check()
+        assert len(beats) == 1
+        patience.pause(20, "x")
+        assert len(beats) > 2
+    beats.clear()
+    patience.pause(20, "x")
+    patience.check()
+    assert beats == []
 
 
 def test_the_longest_wait_is_shown() -> None:
