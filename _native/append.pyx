@@ -18,7 +18,7 @@ from _native.node cimport (
     FITS, INVALID_UTF8, IS_NULL, NO_KEY, OUT_OF_RANGE, WRONG_TYPE, Columns, Node, node_mark, node_refused, node_restore,
 )
 from _native.put cimport put
-from _native.siphash cimport Id, sip128
+from _native.siphash cimport Id, domain_mask, masked, sip128
 from _native.table cimport (
     AHEAD, DUPLICATE, Table, table_claim, table_hash, table_prefetch_bucket, table_prefetch_entry,
 )
@@ -51,6 +51,7 @@ cdef class Binding:
 
     cdef BlockBuilder builder
     cdef Layout layout                  # where rows of the type keep their attributes
+    cdef Id mask                        # of the builder's domain: what its event ids are combined with
     cdef int32_t topic                  # the run's topic in the builder's lineage; -1 until a row is appended
 
 
@@ -129,6 +130,8 @@ cdef class Pass:
             binding.builder = builder
             binding.layout = binding.builder.layout_of(row_type)
             binding.topic = -1
+            if self.claims is not None:
+                binding.mask = domain_mask(binding.builder.plan.domain, self.claims.secret)
             self.bindings[row_type] = binding
         self.last_type = <PyObject *>row_type
         self.last_binding = binding
@@ -155,17 +158,17 @@ cdef class Pass:
 
     cdef int make_id(self, size_t number, object row, Id *id) except -1:
         """FITS and the event id, or the code for which the row is refused; the refusal is then already noted."""
-        cdef BlockBuilder builder
+        cdef Binding binding = self.binding_of(row)
         cdef int code
         cdef bytes key
         self.key.used = 0
         if self.keys is None:
-            builder = self.binding_of(row).builder
-            code = self.encode_key(number, row, builder)
+            code = self.encode_key(number, row, binding.builder)
             if code:
                 return code
-            if builder.plan.key_is_uuid:
+            if binding.builder.plan.key_is_uuid:
                 memcpy(id, self.key.data, 16)
+                id[0] = masked(id[0], binding.mask)
                 return FITS
         else:
             key = self.keys[number]
@@ -173,7 +176,7 @@ cdef class Pass:
                 self.refusals.append(Refusal(number, "", CODES[NO_KEY], "the record has no deduplication key"))
                 return NO_KEY
             buffer_string(&self.key, <const char *>key, len(key))
-        id[0] = sip128(self.key.data, self.key.used, self.claims.secret)
+        id[0] = masked(sip128(self.key.data, self.key.used, self.claims.secret), binding.mask)
         return FITS
 
     cdef int encode_key(self, size_t number, object row, BlockBuilder builder) except -1:

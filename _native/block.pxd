@@ -22,6 +22,7 @@ cdef class Plan:
     cdef list key_filled                # their Column
     cdef tuple key_indexes              # their places among the filled columns
     cdef bint key_is_uuid               # the key is one UUID, which is the event id itself
+    cdef bytes domain                   # keys of different domains are never equal
     cdef object encode_json             # value -> JSON bytes
 
     cdef int place_columns(self) except -1

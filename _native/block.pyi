@@ -11,9 +11,17 @@ class BlockBuilder:
     """Rows appended since the last finish."""
 
     def __init__(
-        self, columns: Sequence[Column], *, key: Sequence[str] = (), encode_json: Callable[[Any], bytes]
+        self,
+        columns: Sequence[Column],
+        *,
+        key: Sequence[str] = (),
+        domain: bytes = b"",
+        encode_json: Callable[[Any], bytes],
     ) -> None:
-        """ValueError names a column or type that cannot be built. `key`: the columns that make the event id, in order."""
+        """ValueError names a column or type that cannot be built. `key`: the columns that make the event id, in order.
+
+        Equal keys of two domains are two ids.
+        """
     @property
     def nbytes(self) -> int:
         """Bytes buffered, lineage included (24 a row)."""

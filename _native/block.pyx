@@ -46,8 +46,9 @@ LINEAGE_SOURCES = frozenset(("@topic", "@partition", "@offset", "@timestamp"))
 cdef class Plan:
     """What stays the same from block to block: parsed once, shared by the builder and its blocks."""
 
-    def __cinit__(self, columns, key, encode_json):
+    def __cinit__(self, columns, key, domain, encode_json):
         cdef size_t count
+        self.domain = domain
         self.columns = tuple([Column(*column) for column in columns])
         if not self.columns:
             raise ValueError("a block needs at least one column")
@@ -151,8 +152,8 @@ cdef class Layout:
 cdef class BlockBuilder:
     """Rows of one table in the making. `append` (in _native.append) fills it."""
 
-    def __cinit__(self, columns, *, key=(), encode_json):
-        self.plan = Plan(columns, key, encode_json)
+    def __cinit__(self, columns, *, key=(), bytes domain not None=b"", encode_json):
+        self.plan = Plan(columns, key, domain, encode_json)
         self.layouts = {}
         self.key_columns = Columns(self.plan.key_specs, self.plan.key_filled, encode_json)
         self.discard()

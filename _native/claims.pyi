@@ -14,7 +14,7 @@ class ClaimTable:
         """Begins a new generation; when all are in use the oldest is dropped with every id it holds."""
     def claim_many(self, ids: bytes, slot: int, offsets: array[int]) -> bytearray:
         """Claims `ids` (16 bytes each) for the records at `offsets`: 1 for each that owns its id, 2 for a duplicate."""
-    def restore(self, rows: bytes, key_layout: Sequence[str], slots: Mapping[int, int]) -> int:
+    def restore(self, rows: bytes, key_layout: Sequence[str], slots: Mapping[int, int], domain: bytes = b"") -> int:
         """Claims from RowBinary rows (key columns, Int32 partition, Int64 offset), oldest first; the rows claimed.
 
         `key_layout` are the ClickHouse types of the key columns. Rows of partitions that `slots` does not name, and rows

@@ -7,7 +7,7 @@ that a stale handle is an error and not somebody else's slot.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from _native.siphash cimport Id, sip128, sip_key
+from _native.siphash cimport Id, domain_mask, masked, sip128, sip_key
 from _native.table cimport (
     GENERATIONS_MAX, SLOT_FREE, SLOT_FROZEN, SLOT_OPEN, Entry, Slot, Table, table_bucket, table_claim, table_claim_all,
     table_find, table_free, table_hash, table_init, table_nbytes, table_nbytes_max, table_open_slot, table_rotate,
@@ -73,9 +73,10 @@ cdef class ClaimTable:
             table_claim_all(&self.table, data, index, &offsets[0], verdict, count)
         return verdicts
 
-    def restore(self, bytes rows not None, key_layout, slots):
+    def restore(self, bytes rows not None, key_layout, slots, bytes domain not None=b""):
         """Claims from RowBinary rows (key columns, Int32 partition, Int64 offset), oldest first; the rows claimed."""
         cdef Restore state = Restore(self, key_layout)
+        state.mask = domain_mask(domain, self.secret)
         for partition, slot in slots.items():
             state.slots[<int32_t>partition] = self.slot_index(slot)
         return state.run(rows)
@@ -185,6 +186,7 @@ cdef class Restore:
     cdef bint nullable[KEY_COLUMNS_MAX]   # a mark precedes the value; marked, there is none
     cdef bint plain                     # no column is nullable: the key lies in one piece
     cdef bint uuid                      # the key is the id
+    cdef Id mask                        # what the ids are combined with
     cdef const uint8_t *data            # borrowed from the rows while running
     cdef size_t length
     cdef size_t position
@@ -262,6 +264,7 @@ cdef class Restore:
             memcpy(&id, key, 16)
         else:
             id = sip128(key, key_nbytes, self.claims.secret)
+        id = masked(id, self.mask)
         table_claim(table, id, table_hash(table, id), slot, offset)
         return 1
 

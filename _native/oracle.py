@@ -156,7 +156,12 @@ class ClaimTable:
                 return self._slots[slot].identity, offset, offset >= self._slots[slot].valid_below
         return None
 
-    def restore(self, rows: bytes, key_layout: Sequence[str], slots: Mapping[int, int]) -> int:
+    def masked(self, id: bytes, domain: bytes) -> bytes:
+        """The id combined with the hash of its domain."""
+        mask = siphash128(domain, self._secret) if domain else bytes(16)
+        return bytes(left ^ right for left, right in zip(id, mask, strict=True))
+
+    def restore(self, rows: bytes, key_layout: Sequence[str], slots: Mapping[int, int], domain: bytes = b"") -> int:
         specs = [parse(text) for text in key_layout]
         indexes = {number: self._index(slot) for number, slot in slots.items()}
         position = claimed = 0
@@ -177,7 +182,8 @@ class ClaimTable:
             if partition in indexes and None not in parts:
                 key = b"".join(part for part in parts if part is not None)
                 uuid = len(specs) == 1 and leaf(specs[0]).kind == "uuid"
-                self.claim(key if uuid else siphash128(key, self._secret), indexes[partition], offset)
+                id = key if uuid else siphash128(key, self._secret)
+                self.claim(self.masked(id, domain), indexes[partition], offset)
                 claimed += 1
         return claimed
 

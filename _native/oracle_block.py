@@ -22,8 +22,14 @@ class BlockBuilder:
     """The oracle of `_native.block.BlockBuilder`."""
 
     def __init__(
-        self, columns: Sequence[Column], *, key: Sequence[str] = (), encode_json: Callable[[Any], bytes]
+        self,
+        columns: Sequence[Column],
+        *,
+        key: Sequence[str] = (),
+        domain: bytes = b"",
+        encode_json: Callable[[Any], bytes],
     ) -> None:
+        self.domain = domain
         self.columns = list(columns)
         self.specs = [parse(column.type) for column in columns]
         self.key = list(key)
@@ -180,11 +186,11 @@ def _event_id(
 ) -> bytes:
     if keys is None:
         key, is_id = builder.key_bytes(row)
-        return key if is_id else siphash128(key, claims._secret)
+        return claims.masked(key if is_id else siphash128(key, claims._secret), builder.domain)
     explicit = keys[index]
     if explicit is None:
         raise Refused("no_key", parse("String"), None)
-    return claims.event_id(explicit)
+    return claims.masked(claims.event_id(explicit), builder.domain)
 
 
 def _explain(refused: Refused, column: str) -> str:

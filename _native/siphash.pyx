@@ -87,3 +87,18 @@ def siphash128(bytes data not None, bytes secret not None):
         raise ValueError(f"the secret has {len(secret)} bytes; it must have 16")
     cdef Id result = sip128(data, len(data), sip_key(secret))
     return (<uint8_t *>&result)[:16]
+
+
+cdef Id domain_mask(bytes domain, SipKey key):
+    """What ids of a domain are combined with, so that equal keys of two domains are two ids; nothing for the empty domain."""
+    cdef Id mask
+    if not domain:
+        mask.low = mask.high = 0
+        return mask
+    return sip128(domain, len(domain), key)
+
+
+cdef Id masked(Id id, Id mask) noexcept nogil:
+    id.low ^= mask.low
+    id.high ^= mask.high
+    return id

@@ -22,7 +22,7 @@ from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, TableColumn
 from pipeline.deadletter import DeadLetters
 from pipeline.decode import Decoder
-from pipeline.dedup import Dedup
+from pipeline.dedup import Dedup, domain
 from pipeline.delivery import Delivery
 from pipeline.errors import ConfigurationError, DependencyDown, Problem, SinkError
 from pipeline.flow import Event as FlowEvent
@@ -262,7 +262,8 @@ def _lane(topic: str, contract: Contract, config: Config, dedup: Dedup) -> Lane:
     targets = []
     for row_type, target in contract.tables.items():
         key = target.key_columns if key_columns_count else ()
-        builder = BlockBuilder(target.columns, key=key, encode_json=contracts.encode_json)
+        scope = domain(topic, target.table)
+        builder = BlockBuilder(target.columns, key=key, domain=scope, encode_json=contracts.encode_json)
         names = tuple(column.name for column in target.columns)
         targets.append((row_type, Target(topic, target.table, names, builder)))
     decoder = Decoder(contract, config.limits.record_bytes_max, config.dead_letters.tombstones)

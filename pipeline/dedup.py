@@ -95,11 +95,16 @@ class Dedup:
             self.claims.rotate()
             self._period_ends_ms = now_ms + self._period_ms
 
-    def restore(self, rows: bytes, key_types: Sequence[str], partition: Partition) -> int:
+    def restore(self, rows: bytes, key_types: Sequence[str], partition: Partition, domain: bytes) -> int:
         """Claims ids read back from a table, as RowBinary rows of (key columns, Int32 partition, Int64 offset), oldest first.
 
         Returns how many were claimed.
         """
         if self.claims is None:
             return 0
-        return self.claims.restore(rows, key_types, {partition.number: self._slots[partition]})
+        return self.claims.restore(rows, key_types, {partition.number: self._slots[partition]}, domain)
+
+
+def domain(topic: str, table: str) -> bytes:
+    """The scope of event ids: equal keys of two topics, or of two tables a union goes to, are two events."""
+    return f"{topic}\n{table}".encode()

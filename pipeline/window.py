@@ -13,7 +13,7 @@ from pipeline.clickhouse import ClickHouse, literal, quote, quote_table
 from pipeline.clock import Clock
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, Target
-from pipeline.dedup import Dedup
+from pipeline.dedup import Dedup, domain
 from pipeline.kafka import Cluster
 from pipeline.lane import Lane
 from pipeline.sink import Sink
@@ -88,7 +88,7 @@ class Window:
             )
 
         rows = self._sink.patiently(f"reading recent ids of {target.table}", question)
-        return self._dedup.restore(rows, layout, partition)
+        return self._dedup.restore(rows, layout, partition, domain(partition.topic, target.table))
 
     def _from_kafka(self, positions: Mapping[Partition, int]) -> int:
         """Decodes the records of the window again and keeps nothing but their claims."""

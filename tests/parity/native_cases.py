@@ -207,11 +207,12 @@ class Twins:
     row_type: type = Row
     key: tuple[str, ...] = ()
     ids_max: int = 0
+    domain: bytes = b""
 
     def __post_init__(self) -> None:
         encode = msgspec.json.encode
-        self.native = block.BlockBuilder(self.columns, key=self.key, encode_json=encode)
-        self.twin = oracle_block.BlockBuilder(self.columns, key=self.key, encode_json=encode)
+        self.native = block.BlockBuilder(self.columns, key=self.key, domain=self.domain, encode_json=encode)
+        self.twin = oracle_block.BlockBuilder(self.columns, key=self.key, domain=self.domain, encode_json=encode)
         self.claims = claims.ClaimTable(self.ids_max, secret=SECRET) if self.ids_max else None
         self.twin_claims = oracle.ClaimTable(self.ids_max, secret=SECRET) if self.ids_max else None
 

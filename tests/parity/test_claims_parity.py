@@ -160,7 +160,8 @@ def test_restore_reads_every_layout(layout: tuple[str, ...], data: st.DataObject
             value = random.Random(data.draw(st.integers(0, 3))).randbytes(size)
             rows += b"" if null else value if width else string(value)
         rows += struct.pack("<iq", data.draw(st.sampled_from([1, -3, 5])), data.draw(st.integers(0, 2**62)))
-    assert native.restore(rows, layout, slots) == twin.restore(rows, layout, slots)
+    domain = data.draw(st.sampled_from([b"", b"topic\ntable"]))
+    assert native.restore(rows, layout, slots, domain) == twin.restore(rows, layout, slots, domain)
     assert native.ids == twin.ids
     if rows:
         with pytest.raises(ValueError, match="end inside a row"):

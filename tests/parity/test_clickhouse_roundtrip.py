@@ -267,14 +267,15 @@ def test_ids_read_back_are_the_ids_that_were_made(client: Any, types: tuple[str,
     key = ["a", "b"][: len(types)]
     create(client, "keyed", columns)
     rows = [Keyed(KEYS[types[0]](rng), KEYS[types[-1]](rng)) for _ in range(50)]
-    builder = BlockBuilder(columns, key=key, encode_json=msgspec.json.encode)
+    scope = b"topic\ntable"
+    builder = BlockBuilder(columns, key=key, domain=scope, encode_json=msgspec.json.encode)
     before, after = ClaimTable(1000, secret=SECRET), ClaimTable(1000, secret=SECRET)
     assert append({Keyed: builder}, rows, run_of(50, before.open_slot(1)), before, None, bytearray(50)) == []
     block = builder.finish()
     insert(client, "keyed", columns, block.native())
     sql = f"SELECT {', '.join(key)}, _partition, _offset FROM keyed ORDER BY _offset"
     slots = {3: after.open_slot(1)}
-    assert after.restore(client.raw_query(sql, fmt="RowBinary"), types, slots) == block.rows
+    assert after.restore(client.raw_query(sql, fmt="RowBinary"), types, slots, scope) == block.rows
     assert after.ids == before.ids == block.rows
     again, other = bytearray(50), bytearray(50)
     append({Keyed: builder}, rows, run_of(50, slots[3]), after, None, again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import msgspec
@@ -10,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from native_cases import LINEAGE, TYPES, Row, Twins, anything, odd_texts, parity, run_of
 
+from _native.append import append
+from _native.block import BlockBuilder
+from _native.claims import ClaimTable
 from _native.vocabulary import APPENDED, Column
 
 BUFFER_BYTES = [64, 128, 4096]
@@ -141,7 +145,9 @@ class Keyed(msgspec.Struct):
 @given(data=st.data())
 def test_claims_by_key_columns(types: tuple[str, ...], data: st.DataObject) -> None:
     columns = [Column(f"key{place}", text, f"k{place}") for place, text in enumerate(types)]
-    twins = Twins([*columns, Column("value", "UInt8", "value")], Keyed, tuple(c.name for c in columns), ids_max=64)
+    domain = data.draw(st.sampled_from([b"", b"topic\ntable"]))
+    names = tuple(column.name for column in columns)
+    twins = Twins([*columns, Column("value", "UInt8", "value")], Keyed, names, ids_max=64, domain=domain)
     pool = data.draw(st.lists(KEYS[types], min_size=1, max_size=10))
     identity = 0
     for _ in range(data.draw(st.integers(1, 4))):
@@ -190,3 +196,17 @@ def test_every_lineage_column(stamps: list[int]) -> None:
     twins.append([Row(True)] * len(stamps), run)
     twins.append([Row(False)] * 3, run_of(3, topic="täglich", partition=0))
     twins.finish()
+
+
+def test_equal_keys_of_two_domains_are_two_ids() -> None:
+    table = ClaimTable(100, secret=bytes(16))
+    slot = table.open_slot(1)
+    rows = [Row(uuid.UUID(int=number)) for number in range(10)]
+    for domain, expected in ((b"orders\nt", 1), (b"refunds\nt", 1), (b"orders\nt", 2)):
+        builder = BlockBuilder(
+            [Column("id", "UUID", "value")], key=("id",), domain=domain, encode_json=msgspec.json.encode
+        )
+        status = bytearray(10)
+        # Other offsets each time: the same record read again would be its own owner.
+        append({Row: builder}, rows, run_of(10, slot, first=len(domain) * 100 + expected * 1000), table, None, status)
+        assert status == bytes([expected] * 10)
