@@ -183,7 +183,7 @@ class ApacheKafka:
 
     def _format(self) -> None:
         """Writes the configurations and formats the storage of every broker for one new cluster."""
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster_id = _new_cluster_id()
         for node in self._nodes:
             home = self._home(node)
             home.mkdir(parents=True, exist_ok=True)
@@ -274,6 +274,14 @@ class ApacheKafka:
 
     def _home(self, node: int) -> Path:
         return self.directory / f"broker-{node}"
+
+
+def _new_cluster_id() -> str:
+    """Kafka's form of a UUID; one that begins with a dash would be taken for an option, and Kafka makes none either."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text
 
 
 def _answers(admin: AdminClient, nodes: set[int]) -> bool:

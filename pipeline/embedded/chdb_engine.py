@@ -8,11 +8,13 @@ serialised here. A connection serves one statement at a time.
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import chdb
@@ -22,7 +24,10 @@ from pipeline.embedded.sql import Statement
 STREAM_SAFE = frozenset(("Native", "TabSeparated", "TSV", "CSV", "RowBinary", "JSONEachRow"))
 """chDB streams a result as blocks, each a complete document of the format: only for these is their concatenation the same."""
 
+INSERT_BYTES_MAX = 1024 * 1024 * 1024
+
 BAD_ARGUMENTS = 36
+QUERY_IS_TOO_LARGE = 229
 SESSION_NOT_FOUND = 372
 SESSION_IS_LOCKED = 373
 TOO_MANY_SIMULTANEOUS_QUERIES = 202
@@ -52,10 +57,18 @@ class Result(NamedTuple):
     written_bytes: int
 
 
+class Spool(NamedTuple):
+    """Where the data of inserts wait for the engine, and how many bytes one insert may bring, without their encoding."""
+
+    directory: Path
+    insert_bytes_max: int
+
+
 class Connection:
     """One chDB connection. `tainted` means that its state can no longer be told, so that it must not be used again."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, spool: Spool) -> None:
+        self._spool = spool
         self._inner: Any = chdb.connect(path)  # type: ignore[no-untyped-call]
         self._settings: dict[str, str] = {}
         self._database = "default"
@@ -74,9 +87,7 @@ class Connection:
         for name in wanted:
             if not _NAME.match(name):
                 raise EngineError(115, f"Code: 115. DB::Exception: Unknown setting '{name}'. (UNKNOWN_SETTING)")
-        self.tainted, previous = True, self.tainted
         self._execute("SET " + ", ".join(f"{name} = {value}" for name, value in wanted.items()))
-        self.tainted = previous
         self._settings = dict(settings)
 
     def query(self, sql: bytes, output_format: str, parameters: Mapping[str, str]) -> Result:
@@ -105,14 +116,19 @@ class Connection:
             blocks.close()
 
     def insert(self, statement: Statement, parameters: Mapping[str, str], pieces: Iterable[bytes]) -> Result:
-        """Runs an INSERT over data that come in pieces, through a temporary file.
+        """Runs an INSERT over data that come in pieces, through a file of the spool. If `pieces` raises, nothing is done.
 
         Not chDB's streaming insert, which swallows what the insert pipeline raises (a violated constraint, a failing view)
         and answers that the rows were written; and not data in the text, which chDB cuts off at two newlines in a row.
         """
         head, tail = statement.sql[: statement.infile_at], statement.sql[statement.infile_at :]
-        with tempfile.NamedTemporaryFile(prefix="penstock-insert-") as file:
+        with tempfile.NamedTemporaryFile(dir=self._spool.directory) as file:
+            left = self._spool.insert_bytes_max
             for piece in pieces:
+                left -= len(piece)
+                if left < 0:
+                    text = f"The data of an INSERT are larger than {self._spool.insert_bytes_max} bytes"
+                    raise refusal(QUERY_IS_TOO_LARGE, text, "QUERY_IS_TOO_LARGE")
                 file.write(piece)
             file.flush()
             sql = f"{_text(head).rstrip()} FROM INFILE {_literal(file.name)} {_text(tail)} FORMAT {statement.format}"
@@ -132,6 +148,14 @@ class Connection:
             raise engine_error(error) from error
 
 
+class SessionKey(NamedTuple):
+    """A session as a request names it, and how long it is kept when idle."""
+
+    id: str
+    timeout_s: float = 60.0
+    must_exist: bool = False
+
+
 class _Session:
     """A connection that a client named, with the time it was last given back."""
 
@@ -143,9 +167,21 @@ class _Session:
 
 class Engine:
     """The engine over the directory `path`. At most `queries_max` statements run at once and `sessions_max` sessions are kept;
-    a further one waits up to `wait_s`, then is refused with ClickHouse's code 202. Thread-safe."""
+    a further one waits up to `wait_s`, then is refused with ClickHouse's code 202. Thread-safe.
 
-    def __init__(self, path: str, *, queries_max: int = 32, sessions_max: int = 256, wait_s: float = 60.0) -> None:
+    An insert takes up to `insert_bytes_max` on disk while it runs and, when its format has no blocks of its own, about
+    twice its size in memory.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        queries_max: int = 32,
+        sessions_max: int = 256,
+        wait_s: float = 60.0,
+        insert_bytes_max: int = INSERT_BYTES_MAX,
+    ) -> None:
         self._path = path
         self._wait_s = wait_s
         self._sessions_max = sessions_max
@@ -155,36 +191,33 @@ class Engine:
         self._sessions: dict[str, _Session] = {}
         # Keeps the engine open while no request holds a connection.
         self._root: Any = chdb.connect(path)  # type: ignore[no-untyped-call]
+        directory = Path(path) / "spool"
+        # The engine is ours now: what a killed process left behind is no one's.
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        self._spool = Spool(directory.resolve(), insert_bytes_max)
         version, timezone = self._root.query("SELECT version(), timezone()", "TabSeparated").bytes().decode().split()
         self.version: str = version
         self.timezone: str = timezone
 
     @contextmanager
-    def lease(self, session_id: str, session_timeout_s: float, session_check: bool) -> Iterator[Connection]:
-        """A connection for one statement: the session's own one, or any."""
+    def lease(self, database: str, settings: Mapping[str, str], session: SessionKey | None) -> Iterator[Connection]:
+        """A connection for one statement, prepared: the session's own one, or any."""
         if not self._slots.acquire(timeout=self._wait_s):
             raise refusal(
                 TOO_MANY_SIMULTANEOUS_QUERIES, "Too many simultaneous queries", "TOO_MANY_SIMULTANEOUS_QUERIES"
             )
         try:
-            if session_id:
-                session = self._open_session(session_id, session_check)
-                try:
-                    yield session.connection
-                finally:
-                    session.expires_at = time.monotonic() + session_timeout_s
-                    session.busy = False
-            else:
-                with self._pooled() as connection:
-                    yield connection
+            with self._pooled(database, settings) if session is None else self._of_session(session) as connection:
+                if session is not None:
+                    connection.prepare(database, settings)
+                yield connection
         finally:
             self._slots.release()
 
     @contextmanager
-    def _pooled(self) -> Iterator[Connection]:
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        connection = connection or Connection(self._path)
+    def _pooled(self, database: str, settings: Mapping[str, str]) -> Iterator[Connection]:
+        connection = self._prepared(database, settings)
         try:
             yield connection
         except BaseException:
@@ -197,6 +230,33 @@ class Engine:
             else:
                 with self._lock:
                     self._idle.append(connection)
+
+    def _prepared(self, database: str, settings: Mapping[str, str]) -> Connection:
+        """An idle connection; or a fresh one, when there is none or its last settings (`readonly`) cannot be taken back."""
+        with self._lock:
+            idle = self._idle.pop() if self._idle else None
+        if idle is not None:
+            try:
+                idle.prepare(database, settings)
+                return idle
+            except EngineError:
+                idle.close()
+        fresh = Connection(self._path, self._spool)
+        try:
+            fresh.prepare(database, settings)
+        except BaseException:
+            fresh.close()
+            raise
+        return fresh
+
+    @contextmanager
+    def _of_session(self, key: SessionKey) -> Iterator[Connection]:
+        session = self._open_session(key.id, key.must_exist)
+        try:
+            yield session.connection
+        finally:
+            session.expires_at = time.monotonic() + key.timeout_s
+            session.busy = False
 
     def _open_session(self, session_id: str, must_exist: bool) -> _Session:
         with self._lock:
@@ -211,7 +271,7 @@ class Engine:
                     raise refusal(SESSION_NOT_FOUND, f"Session {session_id} not found", "SESSION_NOT_FOUND")
                 if len(self._sessions) >= self._sessions_max:
                     raise refusal(TOO_MANY_SIMULTANEOUS_QUERIES, "Too many sessions", "TOO_MANY_SIMULTANEOUS_QUERIES")
-                session = self._sessions[session_id] = _Session(Connection(self._path))
+                session = self._sessions[session_id] = _Session(Connection(self._path, self._spool))
             session.busy = True
         for old in expired:
             old.connection.close()

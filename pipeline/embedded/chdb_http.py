@@ -6,7 +6,8 @@
 
 What differs from a server: one user; `compress=1`/`decompress=1` (ClickHouse's own framing) and external tables are refused;
 `client_protocol_version`, `role` and `quota_key` are ignored; progress headers are not sent; a result in a format with a
-header or a footer is built in memory before it is sent.
+header or a footer is built in memory before it is sent; a setting of a request that its session had SET before is at its
+default afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from pipeline.embedded import codec, sql
-from pipeline.embedded.chdb_engine import STREAM_SAFE, Connection, Engine, EngineError, Result, refusal
+from pipeline.embedded.chdb_engine import STREAM_SAFE, Connection, Engine, EngineError, Result, SessionKey, refusal
 from pipeline.embedded.chdb_listener import Listener
 from pipeline.embedded.chdb_question import Question, chain, whole
 from pipeline.embedded.chdb_question import question as question_of
@@ -105,6 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.settimeout(self.service.idle_s)
         self._left: Iterator[bytes] | None = None
         self._answered = False
+        self.broken = False
         super().handle_one_request()
 
     def parse_request(self) -> bool:
@@ -222,13 +224,12 @@ class Handler(BaseHTTPRequestHandler):
             )
             raise refusal(164, text, "READONLY")
         fault = self._fault(question.statement)
-        with self.service.engine.lease(
-            parameters.get("session_id", ""),
-            float(parameters.get("session_timeout") or 60),
-            parameters.get("session_check") == "1",
-        ) as connection:
-            connection.prepare(question.database, question.settings)
-            if question.statement.kind is sql.Kind.SESSION and "session_id" not in parameters:
+        session = None
+        if parameters.get("session_id"):
+            timeout_s = float(parameters.get("session_timeout") or 60)
+            session = SessionKey(parameters["session_id"], timeout_s, parameters.get("session_check") == "1")
+        with self.service.engine.lease(question.database, question.settings, session) as connection:
+            if question.statement.kind is sql.Kind.SESSION and session is None:
                 connection.tainted = True
             self._run(connection, question, fault, wait=parameters.get("wait_end_of_query") == "1")
 
@@ -321,7 +322,9 @@ class Handler(BaseHTTPRequestHandler):
         for piece in codec.encoded(_with_exception(chain(first, blocks), tag, self), self._coding):
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         # After an exception the closing chunk is left out, and the connection ends: the client must not take it for whole.
-        if not self.close_connection:
+        if self.broken:
+            self.close_connection = True
+        else:
             self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
 
@@ -380,7 +383,7 @@ def _with_exception(blocks: Iterator[bytes], tag: str, handler: Handler) -> Iter
     try:
         yield from blocks
     except EngineError as error:
-        handler.close_connection = True
+        handler.broken = True
         message = f"{error} (version {handler.service.engine.version})\n"
         yield f"\r\n__exception__\r\n{tag}\r\n{message}{len(message)} {tag}\r\n__exception__\r\n".encode()
 

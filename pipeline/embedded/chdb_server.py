@@ -18,7 +18,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pipeline.embedded.child import Child
 
@@ -29,11 +29,22 @@ START_S_MAX = 60.0
 STOP_GRACE_S = 20.0
 
 
+class Options(NamedTuple):
+    """What a server is started with; the password goes apart."""
+
+    path: str
+    port: int
+    user: str
+    faults: bool
+    insert_bytes_max: int
+
+
 class ChdbServer:
     """A server over the directory `path` on a port of 127.0.0.1 (0: a free one, kept over restarts). A context manager.
 
     `in_process` serves from threads of this process, which can then hold no other engine path and cannot be killed.
-    `faults` opens the admin path through which `fault` works. Raises StartFailed when the process does not come up.
+    `faults` opens the admin path through which `fault` works. `insert_bytes_max` (0: the engine's own default) bounds the
+    data of one insert, without their encoding. Raises StartFailed when the process does not come up.
     """
 
     def __init__(
@@ -45,12 +56,14 @@ class ChdbServer:
         user: str = "default",
         password: str = "",
         faults: bool = False,
+        insert_bytes_max: int = 0,
     ) -> None:
         self.path = Path(path)
         self.port = port
         self.user = user
         self.password = password
         self._faults = faults
+        self._insert_bytes_max = insert_bytes_max
         self._in_process = in_process
         self._child: Child | None = None
         self._local: tuple[Listener, Any] | None = None
@@ -73,20 +86,14 @@ class ChdbServer:
         """Starts the server, or starts it again on the same port and path; returns when it answers."""
         self.path.mkdir(parents=True, exist_ok=True)
         if self._in_process:
-            self._local = open_service(str(self.path), self.port, self.user, self.password, faults=self._faults)
+            self._local = open_service(self._options(), self.password)
             self._local[0].start()
             self.port = self._local[0].port
             return self
-        command = [
-            sys.executable,
-            "-m",
-            "pipeline.embedded.chdb_server",
-            "--path",
-            str(self.path),
-            "--port",
-            str(self.port),
-        ]
-        command += ["--user", self.user, "--stop-with-stdin"] + (["--faults"] if self._faults else [])
+        options = self._options()
+        command = [sys.executable, "-m", "pipeline.embedded.chdb_server", "--stop-with-stdin"]
+        command += ["--path", options.path, "--port", str(options.port), "--user", options.user]
+        command += ["--insert-bytes-max", str(options.insert_bytes_max), *(["--faults"] if options.faults else [])]
         # The password travels in the environment: arguments are visible to every user of the machine.
         self._child = Child(command, self.path / "server.log", environment={"PENSTOCK_CHDB_PASSWORD": self.password})
         self.port = int(json.loads(self._child.first_line(START_S_MAX))["port"])
@@ -127,6 +134,9 @@ class ChdbServer:
         """How many statements are still to meet a fault."""
         return self._admin(None)
 
+    def _options(self) -> Options:
+        return Options(str(self.path), self.port, self.user, self._faults, self._insert_bytes_max)
+
     def _admin(self, orders: list[dict[str, Any]] | None) -> int:
         if not self._faults:
             raise RuntimeError("the server was started without faults=True")
@@ -140,14 +150,15 @@ class ChdbServer:
         return self._child
 
 
-def open_service(path: str, port: int, user: str, password: str, *, faults: bool) -> tuple[Listener, Any]:
-    """An engine over `path` and a server before it that is not started yet. Imports chDB."""
-    from pipeline.embedded.chdb_engine import Engine
+def open_service(options: Options, password: str) -> tuple[Listener, Any]:
+    """An engine over the path and a server before it that is not started yet. Imports chDB."""
+    from pipeline.embedded.chdb_engine import INSERT_BYTES_MAX, Engine
     from pipeline.embedded.chdb_http import Access, Service, serve
     from pipeline.embedded.faults import Faults
 
-    engine = Engine(path)
-    return serve(Service(engine, Access(user, password), Faults() if faults else None), port), engine
+    engine = Engine(options.path, insert_bytes_max=options.insert_bytes_max or INSERT_BYTES_MAX)
+    faults = Faults() if options.faults else None
+    return serve(Service(engine, Access(options.user, password), faults), options.port), engine
 
 
 def close_service(server: Listener, engine: Any) -> None:
@@ -166,16 +177,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--stop-with-stdin", action="store_true", help="stops when standard input ends, as when its owner dies"
     )
-    options = parser.parse_args(arguments)
+    parser.add_argument("--insert-bytes-max", type=int, default=0, help="of one insert, decoded; 0: the default")
+    found = parser.parse_args(arguments)
+    options = Options(found.path, found.port, found.user, found.faults, found.insert_bytes_max)
     # Blocked before the engine starts its threads, so that the signals wait for sigwait below.
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     password = os.environ.get("PENSTOCK_CHDB_PASSWORD", "")
-    server, engine = open_service(options.path, options.port, options.user, password, faults=options.faults)
+    server, engine = open_service(options, password)
     server.start()
     url = f"http://127.0.0.1:{server.port}"
     print(json.dumps({"url": url, "port": server.port, "pid": os.getpid()}), flush=True)
-    if options.stop_with_stdin:
+    if found.stop_with_stdin:
         threading.Thread(target=_watch_stdin, name="stdin", daemon=True).start()
     signal.sigwait(stops)
     close_service(server, engine)

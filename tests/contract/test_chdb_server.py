@@ -7,7 +7,6 @@ import gzip
 import http.client
 import json
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from urllib.parse import urlencode
 
 import clickhouse_connect
 import lz4.frame
+import psutil
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
@@ -94,6 +94,13 @@ def client(chdb_server: Database) -> Iterator[Any]:
     )
     yield client
     client.close()
+
+
+def gone(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def native(http_client: Http, select: str) -> bytes:
@@ -302,6 +309,36 @@ def test_errors_are_clickhouse_s_own(
     assert http_client.ok("SELECT 1") == b"1\n"
 
 
+def test_settings_that_cannot_be_taken_back_do_not_stay(http_client: Http) -> None:
+    for _ in range(3):
+        assert http_client.ok("SELECT 1", readonly=1) == b"1\n"
+        http_client.ok("CREATE OR REPLACE TABLE z (a UInt8) ENGINE = Memory")
+
+
+def test_an_insert_the_engine_gives_up_on_is_an_error(http_client: Http) -> None:
+    """What fails behind the parser, in constraints, views or the storage, must not be acknowledged."""
+    http_client.ok("CREATE TABLE t (a UInt8, CONSTRAINT small CHECK a < 10) ENGINE = MergeTree ORDER BY a")
+    assert error_of(http_client.send("INSERT INTO t FORMAT TSV\n1\n20\n"))[1] == 469
+    assert http_client.ok("SELECT count() FROM t") == b"0\n"
+    http_client.ok("CREATE TABLE s (a UInt8) ENGINE = MergeTree ORDER BY a SETTINGS parts_to_throw_insert = 1")
+    http_client.ok("SYSTEM STOP MERGES s")
+    http_client.ok("INSERT INTO s FORMAT TSV\n1\n")
+    assert error_of(http_client.send("INSERT INTO s FORMAT TSV\n2\n")) == (500, 252)
+    http_client.ok("CREATE TABLE source (a UInt8) ENGINE = MergeTree ORDER BY a")
+    http_client.ok("CREATE MATERIALIZED VIEW v ENGINE = Null AS SELECT throwIf(a = 7) AS b FROM source")
+    assert error_of(http_client.send("INSERT INTO source FORMAT TSV\n7\n"))[1] == 395
+    http_client.ok("CREATE TABLE p (a UInt32) ENGINE = MergeTree ORDER BY a PARTITION BY a")
+    many = "".join(f"{n}\n" for n in range(200))
+    assert error_of(http_client.send(f"INSERT INTO p FORMAT TSV\n{many}"))[1] == 252
+    block = native(http_client, "SELECT 1 AS a FROM numbers(1000000)")
+    answer = http_client.send(
+        block, query="INSERT INTO source FORMAT Native", max_memory_usage=500_000, max_untracked_memory=1
+    )
+    assert error_of(answer) == (500, 241)
+    # The one row is of the insert before: a failing view does not take back what its source has stored.
+    assert http_client.ok("SELECT a FROM source") == b"7\n"
+
+
 def test_get_only_reads(http_client: Http) -> None:
     answer = http_client.send(method="GET", query="CREATE TABLE t (a UInt8) ENGINE = Memory")
     assert error_of(answer) == (500, 164)
@@ -497,20 +534,41 @@ def test_stops_when_its_owner_dies(tmp_path: Path) -> None:
         "print(server.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "data")],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert owner.stdout is not None
-    pid = int(owner.stdout.readline())
-    owner.send_signal(signal.SIGKILL)
-    owner.wait()
-    owner.stdout.close()
+    command = [sys.executable, "-c", program, str(tmp_path / "data")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        owner.kill()
     deadline_s = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline_s:
+    while not gone(pid) and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    assert not Path(f"/proc/{pid}").exists()
+    assert gone(pid)
+
+
+def test_an_insert_over_the_bound_is_refused_and_not_held(tmp_path: Path) -> None:
+    """Half a gigabyte that comes as half a megabyte of gzip."""
+    with ChdbServer(tmp_path / "data", insert_bytes_max=64 * 1024 * 1024) as server, Http(server) as client:
+        client.ok("CREATE TABLE t (s String) ENGINE = Null")
+        packed = gzip.compress(b"x" * 1_000_000) * 500
+        before = server.resident_bytes()
+        answer = client.send(packed, query="INSERT INTO t FORMAT LineAsString", headers={"Content-Encoding": "gzip"})
+        assert error_of(answer) == (413, 229)
+        assert server.resident_bytes() - before < 64 * 1024 * 1024
+        assert not list((tmp_path / "data" / "spool").iterdir())
+        assert client.ok("SELECT 1") == b"1\n"
+
+
+def test_in_process_serves_the_same(tmp_path: Path) -> None:
+    """One engine path per process: so in a process of its own here, whose engine may be another test's."""
+    program = (
+        "import sys, urllib.request\n"
+        "from pipeline.embedded.chdb_server import ChdbServer\n"
+        "with ChdbServer(sys.argv[1], in_process=True) as server:\n"
+        "    answer = urllib.request.urlopen(server.url + '/?query=SELECT+41%2B1').read()\n"
+        "    print(answer.decode(), server.cpu_seconds() > 0)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "data")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "42\n True\n"
 
 
 # Faults
