@@ -33,9 +33,10 @@ class Progress:
             self._bar.update(number)
 
     def reach(self, number: int) -> None:
-        """Sets how far it is; never goes back."""
-        if self._bar is not None and number > self._bar.n:
-            self._bar.update(number - self._bar.n)
+        """Sets how far it is; never goes back. Drawn each time, so that the clock goes on while nothing else does."""
+        if self._bar is not None:
+            self._bar.n = max(self._bar.n, number)
+            self._bar.refresh()
 
     def note(self, text: str) -> None:
         if self._bar is None:

@@ -84,7 +84,7 @@ class Accountant:
         self._heart = Heart(config.kafka.brokers)
         self.report = Report(examples_max=examples_max)
         self._candidates = {
-            topic: Candidates(config, contract, tables, self.report) for topic, contract in contracts.items()
+            topic: Candidates(config, topic, contract, tables, self.report) for topic, contract in contracts.items()
         }
 
     def run(self, reaches: Sequence[Reach]) -> Report:
@@ -94,9 +94,9 @@ class Accountant:
             self._read_again(reach)
             self._sweep(reach)
             self.report.dead_letters_repeated += self._letters.repeated(reach.partition, reach.low, reach.end)
-        for candidates in self._candidates.values():
+        for topic, candidates in self._candidates.items():
             candidates.look_up()
-            candidates.search_keys(self._runs(reaches))
+            candidates.search_keys(self._runs([reach for reach in reaches if reach.partition.topic == topic]))
         self.report.partitions = len(reaches)
         self.report.seconds = round(time.monotonic() - start_s, 3)
         return self.report

@@ -31,8 +31,9 @@ Runs = Callable[[], Iterator[tuple[Records, int, int, Stored]]]
 class Candidates:
     """Decides about the unaccounted records of one topic, and counts them in the report."""
 
-    def __init__(self, config: Config, contract: Contract, tables: Tables, report: Report) -> None:
+    def __init__(self, config: Config, topic: str, contract: Contract, tables: Tables, report: Report) -> None:
         self._config = config
+        self._topic = topic
         self._tables = tables
         self._report = report
         self._decoder = Decoder(contract, config.limits.record_bytes_max, config.dead_letters.tombstones)
@@ -40,6 +41,7 @@ class Candidates:
         self._source = key[0] if key and key[0].startswith("@") else ""
         self._deduplicates = bool(key)
         columns_count = self._deduplicates and not self._source
+        self._targets = contract.tables
         self._builders = {
             row_type: native.BlockBuilder(
                 target.columns, key=target.key_columns if columns_count else (), encode_json=encode_json
@@ -47,7 +49,8 @@ class Candidates:
             for row_type, target in contract.tables.items()
         }
         self._pending = {row_type: _Pending(target) for row_type, target in contract.tables.items() if columns_count}
-        self._keys: dict[bytes, list[tuple[Partition, int]]] = {}
+        self._keys: dict[tuple[bytes, str], list[tuple[Partition, int]]] = {}
+        """(digest of the key, table) -> the records that wait for somebody with that key to be stored."""
         self._keys_held = 0
 
     def examine(self, records: Records, indices: Sequence[int]) -> None:
@@ -70,7 +73,8 @@ class Candidates:
             for index in good:
                 self._missing(records.partition, offsets[index], "no row, and no dead letter")
         elif keys is not None:
-            self._hold_keys(records.partition, offsets, keys, good)
+            tables = {index: self._targets[type(rows[index])].table for index in good}
+            self._hold_keys(records.partition, offsets, keys, tables)
         else:
             self._hold_rows(rows, run, good)
 
@@ -83,15 +87,22 @@ class Candidates:
         """Settles the possible duplicates whose ids are in Kafka only: reads everything once more."""
         if not self._keys:
             return
+        digests = {digest for digest, _ in self._keys}
         for records, first, cut, stored in runs():
             found = self._keys_of(records, range(first, cut)) or []
-            for offset, key in zip(records.offsets[first:cut], found, strict=True):
-                if key is not None and offset in stored.offsets:
-                    self._report.duplicates += len(self._keys.pop(_digest(key), ()))
+            for index, key in enumerate(found, first):
+                if key is not None and _digest(key) in digests and records.offsets[index] in stored.offsets:
+                    self._settle_key(key, records.values[index])
         for places in self._keys.values():
             for partition, offset in places:
                 self._missing(partition, offset, "no row, no dead letter, and no stored record has its key")
         self._keys.clear()
+
+    def _settle_key(self, key: bytes, value: bytes | None) -> None:
+        """A stored record has this key: the others with the key that go to the same table are its duplicates."""
+        row = self._decoder.decode([value])[0][0]
+        if row is not None:
+            self._report.duplicates += len(self._keys.pop((_digest(key), self._targets[type(row)].table), ()))
 
     def _encodable(self, rows: list[Any], run: native.Run, keys: list[bytes | None] | None) -> list[int]:
         """The rows that the block builder takes; the others are counted as rejects."""
@@ -114,7 +125,7 @@ class Candidates:
         builders = {row_type: pending.builder for row_type, pending in self._pending.items()}
         native.append(builders, kept, run, None, None, bytearray(len(rows)))
         for index in good:
-            self._pending[type(rows[index])].places.append((run.topic, run.partition, run.offsets[index]))
+            self._pending[type(rows[index])].places.append((run.partition, run.offsets[index]))
         for pending in self._pending.values():
             if len(pending.places) >= CANDIDATES_MAX:
                 self._settle(pending)
@@ -124,13 +135,17 @@ class Candidates:
             return
         places, pending.places = pending.places, []
         block = pending.builder.finish().native()
-        owned = self._tables.owned(pending.target, block)
+        owned = self._tables.owned(self._topic, pending.target, block)
         self._report.duplicates += len(owned)
-        for topic, number, offset in sorted(set(places) - owned):
-            self._missing(Partition(topic, number), offset, "no row, no dead letter, and its event id is not stored")
+        for number, offset in sorted(set(places) - owned):
+            self._missing(
+                Partition(self._topic, number), offset, "no row, no dead letter, and its event id is not stored"
+            )
 
-    def _hold_keys(self, partition: Partition, offsets: array[int], keys: list[bytes | None], good: list[int]) -> None:
-        for index in good:
+    def _hold_keys(
+        self, partition: Partition, offsets: array[int], keys: list[bytes | None], tables: dict[int, str]
+    ) -> None:
+        for index, table in tables.items():
             if self._keys_held >= KEYS_MAX:
                 note = f"records beyond the first {KEYS_MAX:,} without row or letter: their keys were not searched for"
                 if note not in self._report.not_proved:
@@ -138,7 +153,7 @@ class Candidates:
                 self._missing(partition, offsets[index], "no row, no dead letter; its key was not searched for")
                 continue
             self._keys_held += 1
-            self._keys.setdefault(_digest(keys[index] or b""), []).append((partition, offsets[index]))
+            self._keys.setdefault((_digest(keys[index] or b""), table), []).append((partition, offsets[index]))
 
     def _keys_of(self, records: Records, indices: Sequence[int]) -> list[bytes | None] | None:
         if not self._source:
@@ -164,11 +179,9 @@ class _Pending:
     def __init__(self, target: Target) -> None:
         self.target = target
         columns = [column for column in target.columns if column.name in target.key_columns]
-        columns += [
-            native.Column(name, LINEAGE[name][1], LINEAGE[name][0]) for name in ("_topic", "_partition", "_offset")
-        ]
+        columns += [native.Column(name, LINEAGE[name][1], LINEAGE[name][0]) for name in ("_partition", "_offset")]
         self.builder = native.BlockBuilder(columns, key=(), encode_json=encode_json)
-        self.places: list[tuple[str, int, int]] = []
+        self.places: list[tuple[int, int]] = []
 
 
 def _digest(key: bytes) -> bytes:

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.clickhouse import ClickHouse, quote, quote_table
+from pipeline.clickhouse import ClickHouse, literal, quote, quote_table
 from pipeline.contract import Contract, Target
 from pipeline.errors import ConfigurationError, Problem
 from pipeline.types import Partition
@@ -35,8 +35,7 @@ class Tables:
 
     def __init__(self, clickhouse: ClickHouse, contracts: Mapping[str, Contract]) -> None:
         self._clickhouse = clickhouse
-        self._targets = [target for contract in contracts.values() for target in contract.tables.values()]
-        self._tables = sorted({target.table for target in self._targets})
+        self._tables = sorted({target.table for contract in contracts.values() for target in contract.tables.values()})
         problems = [
             Problem("routes.table", table, "it has no lineage columns, by which rows are found", _FIX)
             for table in self._tables
@@ -71,27 +70,19 @@ class Tables:
         found = self._pairs(sql, partition, 0, 0)
         return (found[0], found[1]) if found else None
 
-    def owned(self, key: Target, block: bytes) -> set[tuple[str, int, int]]:
-        """Of the candidates in a Native block of (key columns, lineage): the lineage of those whose id is stored.
-
-        Looks in every table whose key has the same types; `key` is the target the candidates belong to.
-        """
-        types = _key_types(key)
-        names = ", ".join(quote(name) for name in key.key_columns)
-        owners = " UNION ALL ".join(
-            f"SELECT {', '.join(quote(name) for name in target.key_columns)} FROM {quote_table(target.table)} "
-            f"WHERE ({', '.join(quote(name) for name in target.key_columns)}) IN (SELECT {names} FROM candidates)"
-            for target in self._targets
-            if _key_types(target) == types
-        )
+    def owned(self, topic: str, target: Target, block: bytes) -> set[tuple[int, int]]:
+        """Of the candidates in a Native block of (key columns, `_partition`, `_offset`): the partition and offset of those
+        whose event id is stored. Ids are scoped by topic and table, so only rows of this topic in this table count."""
+        names = ", ".join(quote(name) for name in target.key_columns)
         sql = (
             f"WITH candidates AS (SELECT * FROM format(Native, base64Decode('{base64.b64encode(block).decode()}'))) "
-            f"SELECT _topic, _partition, _offset FROM candidates WHERE ({names}) IN ({owners})"
+            f"SELECT _partition, _offset FROM candidates WHERE ({names}) IN (SELECT {names} FROM {quote_table(target.table)} "
+            f"WHERE _topic = {literal(topic)} AND ({names}) IN (SELECT {names} FROM candidates))"
         )
         rows = self._clickhouse.query_rows(
             sql, doing="looking up event ids", settings={"max_query_size": len(sql) + 65_536}
         )
-        return {(str(topic), int(number), int(offset)) for topic, number, offset in rows}
+        return {(int(number), int(offset)) for number, offset in rows}
 
     def _union(self, what: str, where: str) -> str:
         return f"SELECT toInt64({what}), toUInt64(count()) FROM ({self._rows(what, where)})"
@@ -112,8 +103,3 @@ class Tables:
 _HERE = "_topic = {topic:String} AND _partition = {number:Int32}"
 _WHERE = _HERE + " AND _offset >= {first:Int64} AND _offset < {next:Int64}"
 _FIX = "Add _topic, _partition, _offset and _timestamp, as `penstock ddl` prints them"
-
-
-def _key_types(target: Target) -> tuple[str, ...]:
-    types = {column.name: column.type for column in target.columns}
-    return tuple(types[name] for name in target.key_columns)

@@ -213,3 +213,15 @@ def test_servers_that_are_away_and_tables_without_lineage(
     with pytest.raises(DependencyDown):
         verify(one.config, wait_s=1.0)
     assert main(["verify", "-c", str(config), "--wait", "1"]) == 69
+
+
+def test_the_same_id_under_another_topic_is_another_event(pipeline: Callable[..., Ingest], seed: int) -> None:
+    one = pipeline()
+    generator = one.generate(N, seed, Mix())
+    one.ingest()
+    offset = one.offsets(0)[50]
+    where = f"_partition = 0 AND _offset = {offset}"
+    one.clickhouse.command(f"INSERT INTO flat_0 SELECT * REPLACE ('other' AS _topic) FROM flat_0 WHERE {where}")
+    one.clickhouse.command(f"DELETE FROM flat_0 WHERE {where} AND _topic = '{EVENTS}'")
+    report = verify(one.config, oracle=Oracle(EVENTS, generator))
+    assert places(report, "missing") == [(0, offset)]
