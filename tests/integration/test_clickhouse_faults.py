@@ -147,7 +147,7 @@ def test_clickhouse_killed_under_load_is_waited_for(tmp_path: Path, kafka: MockK
         try:
             with Feeder(pipeline) as feeder:
                 wait_until(lambda: pipeline.count() > 0, 30, "rows")
-                for outage_s in (7, 1):
+                for outage_s in (6.5, 0):
                     server.kill()
                     is_waiting_for(worker, f"inserting into {pipeline.table}")
                     # Longer than the session: only a member that goes on sending heartbeats keeps its partitions.
@@ -199,7 +199,7 @@ def test_an_insert_that_lands_after_its_worker_died_and_another_recovered_it(
     pipeline: Pipeline, server: ChdbServer
 ) -> None:
     pipeline.create_table(COLUMNS)
-    server.fault("delay", delay_ms=9_000, match=pipeline.table)
+    server.fault("delay", delay_ms=7_000, match=pipeline.table)
     pipeline.produce(events(0, 200))
     config = pipeline.config(kafka=QUICK_GROUP)
     first = pipeline.start(config)
@@ -208,8 +208,8 @@ def test_an_insert_that_lands_after_its_worker_died_and_another_recovered_it(
     first.kill()
     second = pipeline.start(config)
     wait_until(lambda: pipeline.count() >= 200, 30, "rows")
-    assert time.monotonic() - started_s < 9, "the recovery came too late for this test to show anything"
-    time.sleep(max(0.0, 9.5 - (time.monotonic() - started_s)))
+    assert time.monotonic() - started_s < 7, "the recovery came too late for this test to show anything"
+    time.sleep(max(0.0, 7.5 - (time.monotonic() - started_s)))
     settles(pipeline, second, range(200))
 
 
@@ -219,8 +219,7 @@ def test_answers_lost_after_the_insert_was_applied(pipeline: Pipeline, server: C
     server.fault("drop", times=1, match=pipeline.table)
     pipeline.produce(events(0, 200))
     worker = pipeline.start(pipeline.config())
-    wait_until(lambda: server.faults_left() == 0, 30, "four lost answers")
-    assert retries(worker)["network"] > 0
+    wait_until(lambda: retries(worker) == {"network": 4}, 30, "four lost answers, each counted")
     settles(pipeline, worker, range(200))
 
 
@@ -456,7 +455,7 @@ def test_a_server_killed_again_and_again_under_blocks_of_several_parts(tmp_path:
         worker = pipeline.start(pipeline.config(batch={"age_ms_max": 20}))
         try:
             with Feeder(pipeline) as feeder:
-                for _ in range(4):
+                for _ in range(3):
                     before = feeder.produced
                     wait_until(lambda seen=before: feeder.produced > seen + 400, 30, "records")
                     server.kill()
