@@ -32,6 +32,8 @@ from pipeline.kafka import Cluster
 from pipeline.lane import Lane
 from pipeline.metrics import Metrics
 from pipeline.native import BlockBuilder
+from pipeline.offsets import RETRY_WAIT_MS_MAX, Offsets
+from pipeline.patience import Patience
 from pipeline.preflight import Status, table_faults
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
@@ -56,6 +58,7 @@ class Assembly:
     metrics: Metrics
     stopping: threading.Event
     cluster: Cluster
+    offsets: Offsets
     clickhouse: ClickHouse
     identity: Identity
     contracts: Mapping[str, Contract]
@@ -84,7 +87,7 @@ class Assembly:
             again,
             self.clickhouse,
             self.sink,
-            self.cluster,
+            self.offsets,
             self.open_source,
             self.clock,
             heartbeat,
@@ -109,8 +112,8 @@ class Assembly:
         return open_source(self.config.kafka)
 
     def waiting(self) -> list[str]:
-        """What ClickHouse or the dead-letter topic makes us wait for."""
-        waits = [self.sink.waiting, self.dead_letters.waiting if self.dead_letters else ""]
+        """What ClickHouse, Kafka or the dead-letter topic makes us wait for."""
+        waits = [self.sink.waiting, self.offsets.waiting, self.dead_letters.waiting if self.dead_letters else ""]
         return [wait for wait in waits if wait]
 
     def close(self) -> None:
@@ -126,9 +129,9 @@ class Assembly:
         """Where partitions without a committed offset begin (`kafka.start`)."""
         start = parse_start(self.config.kafka.start)
         if isinstance(start, int):
-            return self.cluster.offsets_for_times(dict.fromkeys(partitions, start))
+            return self.offsets.for_times(dict.fromkeys(partitions, start))
         index = 0 if start == "earliest" else 1
-        return {partition: marks[index] for partition, marks in self.cluster.watermarks(partitions).items()}
+        return {partition: marks[index] for partition, marks in self.offsets.watermarks(partitions).items()}
 
 
 def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
@@ -143,6 +146,7 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
     clickhouse = ClickHouse(config.clickhouse)
     wait_for_clickhouse(clickhouse, wait_s)
     loaded = load_contracts(config, clickhouse, cluster, to_write=True)
+    patience = Patience(clock, stopping, random.Random(), metrics, wait_ms_max=RETRY_WAIT_MS_MAX)
     sink = Sink(clickhouse, config.clickhouse, clock, stopping, metrics, random.Random())
     topics = [route.topic for route in config.routes]
     identity = Identity(config.name, cluster.cluster_id(), cluster.topic_ids(topics))
@@ -166,6 +170,7 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
         metrics=metrics,
         stopping=stopping,
         cluster=cluster,
+        offsets=Offsets(cluster, patience),
         clickhouse=clickhouse,
         identity=identity,
         contracts=loaded,

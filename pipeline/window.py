@@ -14,8 +14,8 @@ from pipeline.clock import Clock
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, Target
 from pipeline.dedup import Dedup, domain
-from pipeline.kafka import Cluster
 from pipeline.lane import Lane
+from pipeline.offsets import Offsets
 from pipeline.sink import Sink
 from pipeline.types import Partition, Source, Span
 
@@ -33,7 +33,7 @@ class Window:
         lanes: Mapping[str, Lane],
         clickhouse: ClickHouse,
         sink: Sink,
-        cluster: Cluster,
+        offsets: Offsets,
         open_source: Callable[[], Source],
         clock: Clock,
         heartbeat: Callable[[], None],
@@ -44,7 +44,7 @@ class Window:
         self._lanes = lanes
         self._clickhouse = clickhouse
         self._sink = sink
-        self._cluster = cluster
+        self._offsets = offsets
         self._open_source = open_source
         self._clock = clock
         self._heartbeat = heartbeat
@@ -94,14 +94,14 @@ class Window:
         """Decodes the records of the window again and keeps nothing but their claims."""
         if not positions:
             return 0
-        low = {partition: marks[0] for partition, marks in self._cluster.watermarks(positions).items()}
+        low = {partition: marks[0] for partition, marks in self._offsets.watermarks(positions).items()}
         begun = {partition: position for partition, position in positions.items() if position > low[partition]}
         last = [Span(partition, position - 1, position) for partition, position in begun.items()]
         since_ms = {partition: self._clock.wall_ms() for partition in begun}
         for records, first, cut in span_reader.read(self._open_source, last, self._heartbeat):
             if cut > first:
                 since_ms[records.partition] = records.timestamps[first]
-        starts = self._cluster.offsets_for_times(
+        starts = self._offsets.for_times(
             {partition: time_ms - self._config.window_s * 1000 for partition, time_ms in since_ms.items()}
         )
         # The last record is inside the window, so an answer beyond it means that the broker cannot search by time.
