@@ -25,8 +25,8 @@ there are no tombstones to count.
 Lanes keep the low 32 bits of a number. A dead lane may look alive again four thousand million claims later; it then
 points at an entry with another id, which the comparison of ids tells, and at worst wastes the lane for a generation.
 
-The home bucket is the high part of (hash x bucket count), so any bucket count will do and the index is three quarters
-full when the table is: 32 + 64 / 7.5 = 40.5 bytes an id.
+The home bucket is the high part of (hash x bucket count), so any bucket count will do and the index is two thirds
+full when the table is: 32 + 64 / 6.67 = 41.6 bytes an id.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t

@@ -117,8 +117,8 @@ cdef inline uint16_t tag_of(uint64_t hash) noexcept nogil:
 
 
 cdef inline size_t buckets_for(size_t ids) noexcept nogil:
-    """Buckets for `ids` entries at three quarters full."""
-    return ids * 4 // (LANES * 3) + 1
+    """Buckets for `ids` entries at two thirds full."""
+    return ids * 3 // (LANES * 2) + 1
 
 
 @cython.overflowcheck(False)
@@ -246,7 +246,7 @@ cdef void set_growth(Table *table) noexcept nogil:
     if table.bucket_count >= buckets_for(table.ids_max):
         table.ids_before_growth = table.ids_max
     else:
-        table.ids_before_growth = table.bucket_count * (LANES * 3) // 4
+        table.ids_before_growth = table.bucket_count * (LANES * 2) // 3
 
 
 cdef bint generation_place(const Table *table, Bucket *buckets, size_t bucket_count, size_t index) noexcept nogil:
@@ -282,11 +282,14 @@ cdef void table_prefetch_bucket(const Table *table, uint64_t hash) noexcept nogi
 
 @cython.overflowcheck(False)
 cdef void table_prefetch_entry(const Table *table, uint64_t hash) noexcept nogil:
-    """Asks for the entry whose tag matches in the home bucket, if there is one. The bucket should be near by now."""
-    cdef const Bucket *bucket = &table.buckets[multiply_high(hash, table.bucket_count)]
+    """Asks for what a lookup reads after the home bucket, which should be near by now: an entry, the next bucket."""
+    cdef size_t position = multiply_high(hash, table.bucket_count)
+    cdef const Bucket *bucket = &table.buckets[position]
     cdef uint64_t words[3]
     cdef uint64_t lanes
     cdef size_t word, lane
+    if spill_alive(table, bucket) and position + 1 < table.bucket_count:
+        prefetch_line(bucket + 1)
     memcpy(words, bucket.tags, 24)
     for word in range(3):
         lanes = equal_lanes(words[word], tag_of(hash))
