@@ -5,7 +5,7 @@ Runs in an insert thread. It never commits; when it returns, the batch is durabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from pipeline import spans as span_reader
 from pipeline.batch import TableBlock
@@ -46,16 +46,19 @@ class Delivery:
         *,
         salt: str = "",
         look: int = 0,
+        written: Collection[tuple[Partition, int]] = frozenset(),
     ) -> int:
         """Inserts every block under the token of (pipeline, table, spans); returns how many rows ClickHouse refused as data.
 
-        `salt` and `look` become part of the tokens, see `intent.token`. Raises SinkError when ClickHouse must not be asked
+        `salt` and `look` become part of the tokens, see `intent.token`. `written`: records that have a letter already; a row
+        of theirs that is refused again needs no other. Raises SinkError when ClickHouse must not be asked
         again, RejectLimitExceeded when a row is refused and the configuration gives rejects no place.
         """
         refused: list[tuple[Partition, int, Reject]] = []
         for block in blocks:
             refused += self._sink.insert(self._write(spans, block, salt, look))
-        self.write_letters([*letters, *self._letters_of(refused, heartbeat)])
+        unwritten = [one for one in refused if one[:2] not in written]
+        self.write_letters([*letters, *self._letters_of(unwritten, heartbeat)])
         return len(refused)
 
     def write_letters(self, letters: Sequence[DeadLetter]) -> None:

@@ -113,18 +113,26 @@ class Recovery:
             whole = self._sent_whole(intent) if look == 0 else frozenset[str]()
             batch = self._read_again(intent.spans, self._stored(intent.spans, whole), written)
             sealed = batch.seal("recovery", 0, self._clock.monotonic_s())
-            self._delivery.deliver(
-                intent.spans, sealed.blocks, sealed.letters, self._heartbeat, salt=intent.salt, look=look
+            refused = self._delivery.deliver(
+                intent.spans,
+                sealed.blocks,
+                sealed.letters,
+                self._heartbeat,
+                salt=intent.salt,
+                look=look,
+                written=frozenset(written),
             )
-            inserted += sealed.counts.rows
+            inserted += sealed.counts.rows - refused
             if (
                 not sealed.blocks
                 or not self._has_lineage(intent.spans)
-                or self._all_stored(intent.spans, sealed.counts)
+                or self._all_stored(intent.spans, sealed.counts, refused)
             ):
-                _log_finished(intent, sealed.counts)
+                _log_finished(intent, sealed.counts, refused)
                 return inserted
             written |= {(letter.partition, letter.offset) for letter in sealed.letters}
+            if refused:
+                written |= self._written(intent)
         raise PipelineStopped(
             f"{intent.spans[0]}: rows of a recovered batch do not appear in the table after {LOOKS_MAX} acknowledged inserts. "
             "Look for a TTL, a filtering engine or a reader on a lagging replica, then start again"
@@ -197,10 +205,10 @@ class Recovery:
             batch.add(taken)
         return batch
 
-    def _all_stored(self, spans: Sequence[Span], counts: Counts) -> bool:
+    def _all_stored(self, spans: Sequence[Span], counts: Counts, refused: int) -> bool:
         """Whether the rows just inserted can be seen: as many offsets as were there before and came in."""
         ranges = self._stored(spans)
-        return sum(found.length for found in ranges.values()) >= counts.stored + counts.rows
+        return sum(found.length for found in ranges.values()) >= counts.stored + counts.rows - refused
 
     def _stored_beyond(self, positions: Mapping[Partition, int]) -> dict[Partition, LeftOut]:
         """Rows beyond the position that are stored: after offsets were set back, they must not be written again."""
@@ -210,11 +218,12 @@ class Recovery:
         return {partition: LeftOut(ranges) for partition, ranges in stored.items() if ranges.end}
 
 
-def _log_finished(intent: Intent, counts: Counts) -> None:
+def _log_finished(intent: Intent, counts: Counts, refused: int) -> None:
     log.info(
-        "finished a declared batch: %d spans, %d records, %d rows inserted, %d stored before",
+        "finished a declared batch: %d spans, %d records, %d rows inserted, %d stored before, %d refused",
         len(intent.spans),
         counts.records,
-        counts.rows,
+        counts.rows - refused,
         counts.stored,
+        refused,
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.embedded.chdb_server import ChdbServer
-from pipeline.embedded.mock_kafka import MockKafka
+from pipeline.embedded.mock_kafka import ApiKey, MockKafka
 from tests.integration.harness import Pipeline, WorkerProcess, wait_until
 
 COLUMNS = "id UUID, number UInt64, name String"
@@ -184,6 +184,16 @@ def test_clickhouse_away_during_recovery_is_waited_for_and_does_not_pass_for_a_h
     assert "no progress" not in worker.text()
 
 
+def test_a_leader_that_moves_while_a_partition_is_assigned_is_waited_for(pipeline: Pipeline, kafka: MockKafka) -> None:
+    pipeline.create_table(COLUMNS)
+    pipeline.produce(events(0, 100))
+    not_leader = 6
+    kafka.push_request_errors(ApiKey.LIST_OFFSETS, [not_leader] * 6)
+    worker = pipeline.run_until_caught_up(pipeline.config(dedup={"rebuild": "kafka"}))
+    assert "waiting: reading the ends of partitions" in worker.text()
+    is_exact(pipeline, range(100))
+
+
 def test_inserts_slower_than_their_timeout(pipeline: Pipeline, server: ChdbServer) -> None:
     pipeline.create_table(COLUMNS)
     server.fault("delay", delay_ms=2_500, times=2, match=pipeline.table)
@@ -289,19 +299,19 @@ def test_an_unknown_error_stops_and_nothing_is_lost(pipeline: Pipeline, server: 
     pipeline.create_table(COLUMNS)
     server.fault("fail", code=7777, name="NEVER_SEEN", match=pipeline.table, message="row text: n13")
     pipeline.produce(events(0, 200))
-    worker = pipeline.start(pipeline.config())
+    worker = pipeline.start(pipeline.config(kafka=QUICK_GROUP))
     assert worker.wait() == 70
     assert "code 7777" in worker.text()
     assert "Look the code up in ClickHouse's log" in worker.text()
     assert "n13" not in worker.text()
-    pipeline.run_until_caught_up(pipeline.config())
+    pipeline.run_until_caught_up(pipeline.config(kafka=QUICK_GROUP))
     is_exact(pipeline, range(200))
 
 
 def test_a_table_dropped_under_the_worker(pipeline: Pipeline) -> None:
     pipeline.create_table(COLUMNS)
     pipeline.produce(events(0, 50))
-    worker = pipeline.start(pipeline.config())
+    worker = pipeline.start(pipeline.config(kafka=QUICK_GROUP))
     wait_until(lambda: pipeline.count() == 50, 30, "rows")
     wait_until(lambda: not pipeline.in_flight([0]), 10, "nothing in flight")
     pipeline.client.command(f"DROP TABLE {pipeline.table} SYNC")
@@ -309,11 +319,11 @@ def test_a_table_dropped_under_the_worker(pipeline: Pipeline) -> None:
     assert worker.wait() == 70
     assert "code 60 UNKNOWN_TABLE" in worker.text()
     assert "`penstock ddl` prints the statement" in worker.text()
-    again = pipeline.start(pipeline.config())
+    again = pipeline.start(pipeline.config(kafka=QUICK_GROUP))
     assert again.wait() == 78
     assert pipeline.table in again.text()
     pipeline.create_table(COLUMNS)
-    pipeline.run_until_caught_up(pipeline.config())
+    pipeline.run_until_caught_up(pipeline.config(kafka=QUICK_GROUP))
     is_exact(pipeline, range(50, 100))
 
 
@@ -332,6 +342,28 @@ def test_rows_that_a_constraint_refuses_become_dead_letters(pipeline: Pipeline) 
         lambda: metric(worker, "penstock_records_rejected_total", reason="refused") == 4, 10, "4 rejects counted"
     )
     settles(pipeline, worker, [number for number in range(200) if number not in refused])
+
+
+@pytest.mark.parametrize("killed", ["before the letters", "after the letters"])
+def test_a_worker_killed_while_it_delivers_a_refused_block(pipeline: Pipeline, kafka: MockKafka, killed: str) -> None:
+    pipeline.create_table(f"{COLUMNS}, CONSTRAINT unlucky CHECK number % 50 != 13")
+    letters = [event(number) for number in (13, 63, 113, 163)]
+    # What is durable is committed after at most the age of a batch: time enough to be killed in between.
+    config = pipeline.config(kafka=QUICK_GROUP, batch={"age_ms_max": 2_000})
+    worker = pipeline.start(config)
+    worker.says("window rebuilt")
+    if killed == "before the letters":
+        kafka.delete_topic(pipeline.letters_topic)
+    pipeline.produce(events(0, 200))
+    wait_until(lambda: pipeline.count() == 196, 30, "the rows that are taken")
+    if killed == "after the letters":
+        assert [letter.value() for letter in pipeline.letters(4)] == letters
+    worker.kill()
+    assert pipeline.in_flight([0])
+    if killed == "before the letters":
+        kafka.create_topic(pipeline.letters_topic, 1)
+    settles(pipeline, pipeline.start(config), [number for number in range(200) if number % 50 != 13])
+    assert [letter.value() for letter in pipeline.letters(4)] == letters
 
 
 # The dead-letter topic
