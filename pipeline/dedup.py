@@ -64,6 +64,10 @@ class Dedup:
         self.freeze(partition, position)
         self.open(partition)
 
+    def reads(self, partition: Partition) -> bool:
+        """Whether a reading of the partition is open."""
+        return partition in self._slots
+
     def slot(self, partition: Partition) -> int:
         return self._slots.get(partition, 0)
 

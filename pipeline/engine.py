@@ -149,8 +149,7 @@ class Engine:
             self._held[partition] = _Held(assigned.epoch)
         if not partitions:
             return []
-        ordered = tuple(sorted(found.values(), key=lambda intent: (intent.declared_ms, intent.spans)))
-        return [Prepare(dict(partitions), ordered)]
+        return [Prepare(dict(partitions), intents.in_order(found.values()))]
 
     def prepared(self, epochs: Mapping[Partition, int], positions: Mapping[Partition, int]) -> list[Command]:
         """The data plane has finished what was declared; everything before `positions` is durable."""

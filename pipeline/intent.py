@@ -21,6 +21,8 @@ import binascii
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from itertools import pairwise
 
 from pipeline.errors import PipelineStopped, invariant
 from pipeline.types import Partition, Span
@@ -96,6 +98,25 @@ def halves(spans: tuple[Span, ...]) -> tuple[tuple[Span, ...], tuple[Span, ...]]
     invariant(next_ - first > 1, f"the span {spans[0]} cannot be halved")
     middle = (first + next_) // 2
     return (Span(partition, first, middle),), (Span(partition, middle, next_),)
+
+
+def in_order(intents: Iterable[Intent]) -> tuple[Intent, ...]:
+    """As they were cut: where two share a partition, the one that begins earlier there comes first.
+
+    A batch drops copies of what the batches before it hold, so recovered in another order a copy passes for its original.
+    The clocks of the workers that declared them decide only between batches that share nothing.
+    """
+    ordered = sorted(intents, key=lambda intent: (intent.declared_ms, intent.spans))
+    by_partition: dict[Partition, list[tuple[int, int]]] = {}
+    for index, intent in enumerate(ordered):
+        for partition, first, _ in intent.spans:
+            by_partition.setdefault(partition, []).append((first, index))
+    graph: dict[int, set[int]] = {index: set() for index in range(len(ordered))}
+    for places in by_partition.values():
+        for (_, before), (_, after) in pairwise(sorted(places)):
+            if before != after:
+                graph[after].add(before)
+    return tuple(ordered[index] for index in TopologicalSorter(graph).static_order())
 
 
 def encode(identity: Identity, intents: Sequence[Intent]) -> str:

@@ -34,6 +34,15 @@ class Ranges:
         """How many offsets the ranges hold; they do not overlap."""
         return sum(self._next) - sum(self._first)
 
+    def first_from(self, offset: int) -> int | None:
+        """The first offset at or after `offset`."""
+        at = bisect_right(self._next, offset)
+        return max(offset, self._first[at]) if at < len(self._first) else None
+
+    def gaps(self) -> Ranges:
+        """Every other offset."""
+        return Ranges(zip([0, *self._next], [*self._first, 2**63 - 1], strict=True))
+
     @property
     def end(self) -> int:
         """The offset after the last range; 0 when there is none."""

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 LOOKS_MAX = 5
 """How often rows are looked for again after an insert before the table is taken for one that does not keep them."""
 OFFSET_MAX = 2**63 - 1
+_NONE = Ranges(())
 LETTER_MARGIN_MS = 300_000
 """Clocks of workers and brokers may differ by this much when dead letters of a batch are searched by time."""
 
@@ -83,7 +84,9 @@ class Recovery:
         missing = [partition for partition in command.partitions if partition not in positions]
         if missing:
             positions |= self._start_positions(missing)
-        foreign = {span.partition for intent in command.intents for span in intent.spans} - set(command.partitions)
+        touched = {span.partition for intent in command.intents for span in intent.spans} - set(command.partitions)
+        # One that moved here before is being read: its claims go on, and its records are its own when they are read again.
+        foreign = {partition for partition in touched if not self._dedup.reads(partition)}
         for partition in [*command.partitions, *foreign]:
             self._dedup.open(partition)
         self._window.rebuild(positions, foreign)
@@ -111,7 +114,10 @@ class Recovery:
         written = self._written(intent)
         for look in range(LOOKS_MAX):
             whole = self._sent_whole(intent) if look == 0 else frozenset[str]()
-            batch = self._read_again(intent.spans, self._stored(intent.spans, whole), written)
+            stored = self._stored(intent.spans, whole)
+            if look == 0:
+                self._claim(intent.spans, stored)
+            batch = self._read_again(intent.spans, stored, written)
             sealed = batch.seal("recovery", 0, self._clock.monotonic_s())
             refused = self._delivery.deliver(
                 intent.spans,
@@ -205,6 +211,21 @@ class Recovery:
             batch.add(taken)
         return batch
 
+    def _claim(self, spans: Sequence[Span], stored: Mapping[Partition, Ranges]) -> None:
+        """Claims the ids of rows that are stored and therefore left out, so that copies of them are recognised.
+
+        The window has them only if it is rebuilt from the table, and if they were there already at that time.
+        """
+        mine = [span for span in spans if stored.get(span.partition, _NONE).end]
+        if not self._dedup.enabled or not mine:
+            return
+        for records, first, cut in span_reader.read(self._open_source, mine, self._heartbeat):
+            gaps = LeftOut(stored[records.partition].gaps())
+            self._lanes[records.partition.topic].take(records, first, cut, gaps)
+        for lane in self._lanes.values():
+            for target in lane.targets:
+                target.builder.discard()
+
     def _all_stored(self, spans: Sequence[Span], counts: Counts, refused: int) -> bool:
         """Whether the rows just inserted can be seen: as many offsets as were there before and came in."""
         ranges = self._stored(spans)
@@ -215,6 +236,7 @@ class Recovery:
         stored = self._stored(
             [Span(partition, position, OFFSET_MAX) for partition, position in sorted(positions.items())]
         )
+        self._window.check_origin(stored)
         return {partition: LeftOut(ranges) for partition, ranges in stored.items() if ranges.end}
 
 

@@ -6,7 +6,8 @@ It fills the claim table and nothing else: it inserts no row, writes no dead let
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from pipeline import spans as span_reader
 from pipeline.clickhouse import ClickHouse, literal, quote, quote_table
@@ -14,12 +15,16 @@ from pipeline.clock import Clock
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, Target
 from pipeline.dedup import Dedup, domain
-from pipeline.lane import Lane
+from pipeline.errors import PipelineStopped
+from pipeline.lane import Lane, Ranges
 from pipeline.offsets import Offsets
 from pipeline.sink import Sink
 from pipeline.types import Partition, Source, Span
 
 log = logging.getLogger(__name__)
+
+_ROW_TIME_MS = 1_000
+"""A lineage column may have whole seconds only."""
 
 
 class Window:
@@ -72,6 +77,46 @@ class Window:
         log.info("window rebuilt: %d ids in %.2f s", ids, self._clock.monotonic_s() - started_s)
         return ids
 
+    def check_origin(self, stored: Mapping[Partition, Ranges]) -> None:
+        """Raises PipelineStopped when rows beyond a partition's position are not those of the records Kafka has there.
+
+        A topic deleted and made anew has the name and the offsets of the old one. Its records would pass for stored.
+        """
+        if not stored:
+            return
+        marks = self._offsets.watermarks(stored)
+        samples: dict[Partition, int] = {}
+        for partition, ranges in stored.items():
+            low, high = marks[partition]
+            offset = ranges.first_from(low)
+            if offset is not None and offset >= high:
+                raise PipelineStopped(_other_topic(partition, offset, f"the topic ends at {high}"))
+            if offset is not None:
+                samples[partition] = offset
+        spans = [Span(partition, offset, offset + 1) for partition, offset in samples.items()]
+        for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat):
+            for offset, kafka_ms in zip(records.offsets[first:cut], records.timestamps[first:cut], strict=True):
+                for row_ms in self._record_times(records.partition, offset):
+                    if kafka_ms > 0 and abs(kafka_ms - row_ms) >= _ROW_TIME_MS:
+                        why = f"the row's record is of {row_ms}, Kafka's of {kafka_ms} (ms since 1970)"
+                        raise PipelineStopped(_other_topic(records.partition, offset, why))
+
+    def _record_times(self, partition: Partition, offset: int) -> list[int]:
+        """The record time of the rows that some table has of one record."""
+        found: list[int] = []
+        for target in self._contracts[partition.topic].tables.values():
+            if "_timestamp" in {column.name for column in target.columns} and self._sink.has_lineage(target.table):
+                sql = (
+                    "SELECT toUnixTimestamp64Milli(toDateTime64(_timestamp, 3)) "
+                    f"FROM {quote_table(target.table)} WHERE _topic = {literal(partition.topic)} "
+                    f"AND _partition = {partition.number} AND _offset = {offset}"
+                )
+                found += [int(row[0]) for row in self._ask(f"looking at the origin of {target.table}", sql)]
+        return found
+
+    def _ask(self, doing: str, sql: str) -> Sequence[Sequence[Any]]:
+        return self._sink.patiently(doing, lambda: self._clickhouse.query_rows(sql, doing=doing))
+
     def _all_have_lineage(self, targets: Iterable[Target]) -> bool:
         return all(self._sink.has_lineage(target.table) for target in targets)
 
@@ -114,6 +159,14 @@ class Window:
             for target in lane.targets:
                 target.builder.discard()
         return ids
+
+
+def _other_topic(partition: Partition, offset: int, why: str) -> str:
+    return (
+        f"{partition}: the table has a row of offset {offset} that is not of the record Kafka has there: {why}. Was the topic "
+        "deleted and made anew? The lineage of its records is that of the old rows, so they would be left out as stored. "
+        "Give the new topic another name or another table, or remove the old rows, then start again"
+    )
 
 
 def recent_ids_sql(table: str, key_columns: tuple[str, ...], partition: Partition, config: DedupConfig) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import uuid
@@ -18,6 +20,9 @@ import clickhouse_connect
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from pipeline import intent as intents
+
+COLUMNS = "id UUID, number UInt64, name String"
+PARTITIONS = 4
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
@@ -104,12 +109,20 @@ class Pipeline:
         self.group = f"group-{name}"
         self.name = f"test-{name}"
         self.workers: list[WorkerProcess] = []
-        self._producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True, "message.max.bytes": 10**9})
-        self.client = clickhouse_connect.get_client(dsn=clickhouse_url, database=database, autogenerate_session_id=False)
+        self._producer = Producer(
+            {"bootstrap.servers": brokers, "enable.idempotence": True, "message.max.bytes": 10**9, "log_level": 2}
+        )
+        self.client = clickhouse_connect.get_client(
+            dsn=clickhouse_url, database=database, autogenerate_session_id=False
+        )
 
-    def create_table(self, columns: str, *, order_by: str = "tuple()", lineage: bool = True, settings: str = "") -> None:
+    def create_table(
+        self, columns: str, *, order_by: str = "tuple()", lineage: bool = True, settings: str = ""
+    ) -> None:
         added = (
-            ", _topic LowCardinality(String), _partition Int32, _offset Int64, _timestamp DateTime64(3)" if lineage else ""
+            ", _topic LowCardinality(String), _partition Int32, _offset Int64, _timestamp DateTime64(3)"
+            if lineage
+            else ""
         )
         settings = settings or "non_replicated_deduplication_window = 100000"
         self.client.command(
@@ -131,7 +144,10 @@ class Pipeline:
             (route if name == "route" else tree.setdefault(name, {})).update(keys)
         lines = [f'name = "{self.name}"']
         for name, keys in tree.items():
-            lines += [f"[{name}]", *(f"{_key(key)} = {_toml(value)}" for key, value in keys.items() if value is not None)]
+            lines += [
+                f"[{name}]",
+                *(f"{_key(key)} = {_toml(value)}" for key, value in keys.items() if value is not None),
+            ]
         lines += ["[[routes]]", *(f"{key} = {_toml(value)}" for key, value in route.items())]
         path = self.directory / "penstock.toml"
         path.write_text("\n".join(lines) + "\n")
@@ -229,6 +245,67 @@ class Pipeline:
             worker.kill()
         self.client.command(f"DROP TABLE IF EXISTS {self.table} SYNC")
         self.client.close()
+
+
+def event(number: int, identity: int | None = None) -> bytes:
+    known = uuid.UUID(int=number if identity is None else identity)
+    return json.dumps({"id": str(known), "number": number, "name": "x" * 60}).encode()
+
+
+def group(protocol: str) -> dict[str, Any]:
+    """With `consumer` the broker sets the session timeout, and naming one is an error."""
+    return {"group_protocol": protocol, "session_timeout_ms": 6_000 if protocol == "classic" else None}
+
+
+class Feeder:
+    """Produces in the background until told to stop: ever new numbers, some of them twice."""
+
+    def __init__(self, pipeline: Pipeline, rng: random.Random, *, per_second: int = 4_000) -> None:
+        self._pipeline = pipeline
+        self._rng = rng
+        self._pause_s = 400 / per_second
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.produced = 0
+        self.unique = 0
+
+    def __enter__(self) -> Feeder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive(), "the broker did not take what was produced"
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            partition = self._rng.randrange(PARTITIONS)
+            fresh = range(self.unique, self.unique + 400)
+            values = [event(number) for number in fresh]
+            # Copies of what was just sent, in the same partition.
+            values += [event(number) for number in self._rng.sample(list(fresh), 20)]
+            self.produced += self._pipeline.produce(values, partition=partition)
+            self.unique += 400
+            self._stop.wait(self._pause_s)
+
+
+def settle(pipeline: Pipeline, workers: list[WorkerProcess], feeder: Feeder) -> None:
+    """Waits until everything produced is stored, stops the workers gracefully and compares."""
+    wait_until(lambda: pipeline.count() >= feeder.unique, 90, f"{feeder.unique} rows, {pipeline.count()} now")
+    for worker in workers:
+        assert worker.terminate() == 0, worker.text()[-3_000:]
+    assert pipeline.copies() == 1
+    twice = pipeline.rows(
+        "number, groupArray((_partition, _offset))", "GROUP BY id, number HAVING count() > 1 ORDER BY number LIMIT 20"
+    )
+    assert not twice, (twice, [worker.text()[-5_000:] for worker in workers])
+    assert pipeline.count() == feeder.unique
+    assert int(pipeline.rows("uniqExact(id)", "")[0][0]) == feeder.unique
+    committed = pipeline.committed(range(PARTITIONS))
+    stored = dict(pipeline.rows("_partition, max(_offset)", "GROUP BY _partition"))  # type: ignore[arg-type]
+    assert sum(offset for offset, _ in committed.values()) == feeder.produced, (committed, stored)
+    assert not pipeline.in_flight(range(PARTITIONS))
 
 
 def _key(key: str) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
-import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +14,7 @@ import pytest
 from pipeline import intent as intents
 from pipeline.intent import Identity, Intent, digest
 from pipeline.types import Partition, Span
-from tests.integration.harness import Pipeline, WorkerProcess, wait_until
-
-COLUMNS = "id UUID, number UInt64, name String"
-PARTITIONS = 4
-
-
-def event(number: int, identity: int | None = None) -> bytes:
-    known = uuid.UUID(int=number if identity is None else identity)
-    return json.dumps({"id": str(known), "number": number, "name": "x" * 60}).encode()
+from tests.integration.harness import COLUMNS, PARTITIONS, Feeder, Pipeline, event, group, settle, wait_until
 
 
 @pytest.fixture(params=["classic", "consumer"])
@@ -45,57 +34,6 @@ def pipeline(tmp_path: Path, mock_kafka: Any, clickhouse_url: str) -> Iterator[P
         made.close()
 
 
-def group(protocol: str) -> dict[str, Any]:
-    """With `consumer` the broker sets the session timeout, and naming one is an error."""
-    return {"group_protocol": protocol, "session_timeout_ms": 6_000 if protocol == "classic" else None}
-
-
-class Feeder:
-    """Produces in the background until told to stop: ever new numbers, some of them twice."""
-
-    def __init__(self, pipeline: Pipeline, rng: random.Random, *, per_second: int = 4_000) -> None:
-        self._pipeline = pipeline
-        self._rng = rng
-        self._pause_s = 400 / per_second
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.produced = 0
-        self.unique = 0
-
-    def __enter__(self) -> Feeder:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(30)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            partition = self._rng.randrange(PARTITIONS)
-            fresh = range(self.unique, self.unique + 400)
-            values = [event(number) for number in fresh]
-            # Copies of what was just sent, in the same partition.
-            values += [event(number) for number in self._rng.sample(list(fresh), 20)]
-            self.produced += self._pipeline.produce(values, partition=partition)
-            self.unique += 400
-            self._stop.wait(self._pause_s)
-
-
-def settle(pipeline: Pipeline, workers: list[WorkerProcess], feeder: Feeder) -> None:
-    """Waits until everything produced is stored, stops the workers gracefully and compares."""
-    wait_until(lambda: pipeline.count() >= feeder.unique, 90, f"{feeder.unique} rows, {pipeline.count()} now")
-    for worker in workers:
-        assert worker.terminate() == 0, worker.text()[-3_000:]
-    assert pipeline.copies() == 1
-    assert pipeline.count() == feeder.unique
-    assert int(pipeline.rows("uniqExact(id)", "")[0][0]) == feeder.unique
-    committed = pipeline.committed(range(PARTITIONS))
-    stored = dict(pipeline.rows("_partition, max(_offset)", "GROUP BY _partition"))  # type: ignore[arg-type]
-    assert sum(offset for offset, _ in committed.values()) == feeder.produced, (committed, stored)
-    assert not pipeline.in_flight(range(PARTITIONS))
-
-
 def test_kill_9_with_batches_in_flight(pipeline: Pipeline, protocol: str, rng: random.Random) -> None:
     config = pipeline.config(kafka=group(protocol), batch={"age_ms_max": 50})
     workers = [pipeline.start(config), pipeline.start(config)]
@@ -109,7 +47,9 @@ def test_kill_9_with_batches_in_flight(pipeline: Pipeline, protocol: str, rng: r
     settle(pipeline, workers, feeder)
 
 
-def test_a_worker_stopped_beyond_its_session_comes_back_and_harms_nothing(pipeline: Pipeline, rng: random.Random) -> None:
+def test_a_worker_stopped_beyond_its_session_comes_back_and_harms_nothing(
+    pipeline: Pipeline, rng: random.Random
+) -> None:
     config = pipeline.config(batch={"age_ms_max": 50})
     zombie, other = pipeline.start(config), pipeline.start(config)
     with Feeder(pipeline, rng) as feeder:
@@ -226,3 +166,19 @@ def test_the_start_position_holds_for_partitions_without_a_commit(pipeline: Pipe
     pipeline.produce([event(number) for number in range(10, 15)])
     pipeline.run_until_caught_up(config)
     assert pipeline.count() == (5 if start == "latest" else 15)
+
+
+@pytest.mark.parametrize("rebuild", ["kafka", "cold"])
+def test_copies_of_rows_that_recovery_finds_stored_are_recognised(pipeline: Pipeline, rebuild: str) -> None:
+    """The worker died between insert and commit: nobody inserts these rows again, but their ids are taken."""
+    config = pipeline.config(dedup={"rebuild": rebuild})
+    pipeline.produce([event(number) for number in range(100)])
+    pipeline.run_until_caught_up(config)
+    pipeline.group += "-again"
+    identity = Identity(pipeline.name, pipeline.cluster_id(), {pipeline.topic: ""})
+    declared = Intent((Span(Partition(pipeline.topic, 0), 0, 100),), int(time.time() * 1000), digest("x"))
+    pipeline.commit(0, 0, intents.encode(identity, [declared]))
+    pipeline.produce([event(number) for number in range(50, 150)])
+    pipeline.run_until_caught_up(pipeline.config(dedup={"rebuild": rebuild}))
+    assert pipeline.count() == 150
+    assert pipeline.copies() == 1

@@ -26,7 +26,7 @@ from pipeline.commands import (
 )
 from pipeline.engine import Engine
 from pipeline.errors import InvariantViolated, PipelineStopped
-from pipeline.intent import Identity
+from pipeline.intent import Identity, Intent
 from pipeline.types import Partition, Span
 
 T = TypeVar("T")
@@ -244,3 +244,14 @@ def test_only_as_many_batches_are_declared_as_fit() -> None:
     assert 2 <= len(inserts) < 6
     commands = engine.inserted(inserts[0].batch)
     assert len(declared(only(commands, Commit), partitions[0])) <= len(inserts) + 1
+
+
+def test_batches_are_recovered_in_the_order_of_their_offsets_whatever_the_clocks_said() -> None:
+    """A later batch decided its duplicates knowing the earlier one; the other way round a copy passes for the original."""
+    one = Intent((Span(B, 10, 20),), 5, bytes(8))
+    two = Intent((Span(A, 10, 20), Span(B, 20, 30)), 5, bytes(8))
+    three = Intent((Span(A, 20, 30),), 4, bytes(8))
+    metadata = {A: intents.encode(IDENTITY, [two, three]), B: intents.encode(IDENTITY, [one, two])}
+    engine = Engine(IDENTITY, bytes(8), ManualClock(), advance_ms_max=1_000)
+    commands = engine.assigned({A: Assigned(1, 10, metadata[A]), B: Assigned(2, 10, metadata[B])})
+    assert only(commands, Prepare).intents == (one, two, three)

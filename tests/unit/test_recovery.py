@@ -1,0 +1,69 @@
+"""Recovery and the claims: what it does to partitions that are being read already."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any, cast
+
+from pipeline.clock import ManualClock
+from pipeline.commands import Assigned, Prepare
+from pipeline.config.schema import Dedup as DedupConfig
+from pipeline.dedup import Dedup
+from pipeline.intent import Intent
+from pipeline.recovery import Recovery
+from pipeline.types import Partition, Span
+
+A, B, C = (Partition("t", number) for number in range(3))
+
+
+class Finished(Recovery):
+    """Recovery of which only the claims are looked at: every batch is finished already, no row is stored beyond."""
+
+    def __init__(self, dedup: Dedup) -> None:
+        nothing = cast("Any", None)
+        super().__init__({}, dedup, NoWindow(), nothing, nothing, None, nothing, nothing, ManualClock(), lambda: None)  # type: ignore[arg-type]
+
+    def _finish(self, intent: Intent) -> int:
+        assert all(self._dedup.reads(span.partition) for span in intent.spans)
+        return 0
+
+    def _stored_beyond(self, positions: Any) -> dict[Any, Any]:
+        return {}
+
+
+class NoWindow:
+    def rebuild(self, positions: Any, foreign: Any) -> int:
+        return 0
+
+
+def identity_of(dedup: Dedup, partition: Partition) -> int:
+    """Claims an id as the partition's next record would, and says who the claim table thinks it was."""
+    assert dedup.claims is not None
+    key = bytes([partition.number]) * 16
+    dedup.claims.claim_many(key, dedup.slot(partition), array("q", [1]))
+    found = dedup.claims.find(key)
+    assert found is not None
+    assert not found[2]
+    return found[0]
+
+
+def test_a_partition_that_is_read_keeps_its_claims_when_a_batch_of_it_comes_with_another_partition() -> None:
+    """The batch of a dead worker spans A, taken over now, and B, which moved here before."""
+    dedup = Dedup(DedupConfig(key=["id"], ids_max=10_000))
+    recovery = Finished(dedup)
+    recovery.prepare(Prepare({C: Assigned(1, 0, "")}, ()))
+    recovery.prepare(Prepare({B: Assigned(2, 0, "")}, ()))
+    before = dedup.slot(B)
+    spans = (Span(A, 0, 10), Span(B, 0, 10))
+    recovery.prepare(Prepare({A: Assigned(3, 0, "")}, (Intent(spans, 1, bytes(8)),)))
+    assert dedup.slot(B) == before
+    assert len({identity_of(dedup, partition) for partition in (A, B, C)}) == 3
+
+
+def test_a_partition_of_somebody_else_is_closed_again_after_its_batch() -> None:
+    dedup = Dedup(DedupConfig(key=["id"], ids_max=10_000))
+    recovery = Finished(dedup)
+    spans = (Span(A, 0, 10), Span(B, 0, 10))
+    recovery.prepare(Prepare({A: Assigned(3, 0, "")}, (Intent(spans, 1, bytes(8)),)))
+    assert dedup.reads(A)
+    assert not dedup.reads(B)
