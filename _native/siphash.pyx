@@ -89,8 +89,8 @@ def siphash128(bytes data not None, bytes secret not None):
     return (<uint8_t *>&result)[:16]
 
 
-cdef Id domain_mask(bytes domain, SipKey key):
-    """What ids of a domain are combined with, so that equal keys of two domains are two ids; nothing for the empty domain."""
+cdef Id domain_mask(bytes domain, SipKey key) except *:
+    """What ids of a domain are combined with, so that equal keys of two domains are two ids; zeros for no domain."""
     cdef Id mask
     if not domain:
         mask.low = mask.high = 0
