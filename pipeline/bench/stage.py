@@ -20,7 +20,7 @@ from pipeline.config.schema import ClickHouse as ClickHouseConfig
 from pipeline.config.schema import Dedup, Kafka, Route
 from pipeline.contract import Contract, TableColumn
 from pipeline.embedded.chdb_server import ChdbServer
-from pipeline.errors import DependencyDown, InvariantViolated
+from pipeline.errors import DependencyDown, GaveUp, InvariantViolated
 from pipeline.kafka import Cluster
 from pipeline.types import Partition
 from pipeline.workload import Generator, Mix, Shape
@@ -30,7 +30,7 @@ TOPIC = "bench"
 DEAD_LETTERS = "bench-dead"
 PARTITION_RECORDS_MAX = {"zstd": 40_000, "lz4": 36_000, "none": 20_000}
 """By compression: records of 200 bytes that the mock cluster surely keeps; above 5 MiB of batches it drops the oldest."""
-CHILD_S_MAX = 120.0
+CHILD_S_MAX = 300.0
 DUPLICATES = 0.05
 POISON = 0.001
 
@@ -132,9 +132,14 @@ def opened(directory: Path, plan: Plan) -> Iterator[Stage]:
 def child(module: str, *arguments: str) -> dict[str, Any]:
     """Runs a module in a process of its own and gives the JSON object it prints last."""
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, timeout=CHILD_S_MAX, check=False, env=_environment()
-    )
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, timeout=CHILD_S_MAX, check=False, env=_environment()
+        )
+    except subprocess.TimeoutExpired:
+        raise GaveUp(
+            f"the measured process `{module}` was not done within {CHILD_S_MAX:.0f} s and was killed"
+        ) from None
     if done.returncode != 0 or not done.stdout.strip():
         raise DependencyDown(f"the measured process `{module}` ended with {done.returncode}; its messages are above")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -16,9 +16,9 @@ def add(subparsers: Any) -> None:
         "and of ClickHouse for our blocks and for the same rows as JSON; all on embedded parts, in interleaved rounds. "
         "Exit code 1 when the worker costs more than five floors, or our blocks more than a quarter of JSON.",
     )
-    parser.add_argument("--records", type=int, default=1_048_576, help="records of the topic (default: %(default)s)")
-    parser.add_argument("--partitions", type=int, default=32, help="partitions of the topic (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: %(default)s)")
+    parser.add_argument("--records", type=int, default=2_097_152, help="records of the topic (default: %(default)s)")
+    parser.add_argument("--partitions", type=int, default=64, help="partitions of the topic (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the workload (default: %(default)s)")
     parser.add_argument(
         "--reader", choices=("native", "confluent"), default="native", help="the worker's source (default: %(default)s)"
