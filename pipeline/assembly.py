@@ -144,8 +144,7 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
     cluster = Cluster(config.kafka)
     cluster.wait(wait_s)
     clickhouse = ClickHouse(config.clickhouse)
-    wait_for_clickhouse(clickhouse, wait_s)
-    loaded = load_contracts(config, clickhouse, cluster, to_write=True)
+    loaded = _contracts_once_up(config, clickhouse, cluster, wait_s)
     patience = Patience(clock, stopping, random.Random(), metrics, wait_ms_max=RETRY_WAIT_MS_MAX)
     sink = Sink(clickhouse, config.clickhouse, clock, stopping, metrics, random.Random())
     topics = [route.topic for route in config.routes]
@@ -186,6 +185,19 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
         ),
         config_digest=digest("\n".join(f"{topic} {contract.digest}" for topic, contract in sorted(loaded.items()))),
     )
+
+
+def _contracts_once_up(config: Config, clickhouse: ClickHouse, cluster: Cluster, wait_s: float) -> dict[str, Contract]:
+    """Waits for ClickHouse, and again when it goes away between two questions."""
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        wait_for_clickhouse(clickhouse, deadline_s - time.monotonic())
+        try:
+            return load_contracts(config, clickhouse, cluster, to_write=True)
+        except DependencyDown as error:
+            passing = isinstance(error.__cause__, SinkError) and error.__cause__.retriable
+            if not passing or time.monotonic() >= deadline_s:
+                raise
 
 
 def wait_for_clickhouse(clickhouse: ClickHouse, wait_s: float) -> None:
