@@ -20,7 +20,7 @@ from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.native import ClaimTable
 from pipeline.types import Partition, Records
 
-GENERATIONS = 4
+GENERATIONS = 8
 """The window is dropped in this many parts; it holds between (GENERATIONS - 1) / GENERATIONS and all of the window."""
 KEY = "@key"
 HEADER = "@header:"
@@ -35,7 +35,7 @@ class Dedup:
         self._slots: dict[Partition, int] = {}
         self._period_ms = max(1, config.window_s * 1000 // (GENERATIONS - 1))
         self._period_ends_ms = 0
-        self.claims = ClaimTable(config.ids_max, secret=secrets.token_bytes(16)) if config.key else None
+        self.claims = ClaimTable(config.ids_max, secret=secrets.token_bytes(16), generations=GENERATIONS) if config.key else None
 
     @property
     def enabled(self) -> bool:
