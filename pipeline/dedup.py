@@ -35,7 +35,9 @@ class Dedup:
         self._slots: dict[Partition, int] = {}
         self._period_ms = max(1, config.window_s * 1000 // (GENERATIONS - 1))
         self._period_ends_ms = 0
-        self.claims = ClaimTable(config.ids_max, secret=secrets.token_bytes(16), generations=GENERATIONS) if config.key else None
+        self.claims: ClaimTable | None = None
+        if config.key:
+            self.claims = ClaimTable(config.ids_max, secret=secrets.token_bytes(16), generations=GENERATIONS)
 
     @property
     def enabled(self) -> bool:
@@ -96,7 +98,9 @@ class Dedup:
         if self._period_ends_ms == 0:
             self._period_ends_ms = now_ms + self._period_ms
         if now_ms >= self._period_ends_ms:
-            self.claims.rotate()
+            passed = (now_ms - self._period_ends_ms) // self._period_ms + 1
+            for _ in range(min(passed, GENERATIONS)):
+                self.claims.rotate()
             self._period_ends_ms = now_ms + self._period_ms
 
     def restore(self, rows: bytes, key_types: Sequence[str], partition: Partition, domain: bytes) -> int:

@@ -38,6 +38,14 @@ def test_an_id_is_remembered_for_the_window_and_not_for_long_after(passed_s: int
     assert claim(dedup, HERE, 2) == verdict
 
 
+def test_a_silence_longer_than_the_window_ends_it() -> None:
+    dedup = made()
+    dedup.pass_time(array("q", [1_700_000_000_000]))
+    claim(dedup, HERE, 1)
+    dedup.pass_time(array("q", [1_700_000_000_000 + 2 * 3_600_000]))
+    assert claim(dedup, HERE, 2) == NEW
+
+
 def test_a_few_records_of_the_far_future_do_not_empty_the_window() -> None:
     dedup = made()
     now_ms = 1_700_000_000_000
