@@ -10,44 +10,46 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import chdb
 
 from pipeline.clickhouse import INSERT_SETTINGS
+from pipeline.embedded.chdb_engine import Engine
 
 FORMATS = {"native": "Native", "json": "JSONEachRow"}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Gives 1 when the two tables do not hold the same rows: the figures would compare nothing."""
-    files, engine, table, *columns = arguments
-    connection: Any = chdb.connect(engine)  # type: ignore[no-untyped-call]
-    known = set(connection.query("SELECT name FROM system.settings", "TSV").bytes().decode().split())
-    settings = ", ".join(f"{key} = {value!r}" for key, value in INSERT_SETTINGS.items() if key in known)
-    connection.query(f"SET {settings}")
+    files, directory, table, *columns = arguments
+    engine = Engine(directory)
+    known = set(_run(engine, "SELECT name FROM system.settings").decode().split())
+    settings = {key: str(value) for key, value in INSERT_SETTINGS.items() if key in known}
     names = ", ".join(columns)
     figures: dict[str, float] = {}
     contents = set()
     for kind in FORMATS:
-        connection.query(Path(table).read_text().replace("bench_contract", kind))
-        connection.query(f"SYSTEM STOP MERGES {kind}")
-        figures[f"{kind}_cpu_s"] = _insert(connection, kind, sorted(Path(files).glob(f"*.{kind}")), names)
-        contents.add(connection.query(f"SELECT count(), sum(cityHash64({names})) FROM {kind}", "TSV").bytes())
+        _run(engine, Path(table).read_text().replace("bench_contract", kind))
+        _run(engine, f"SYSTEM STOP MERGES {kind}")
+        figures[f"{kind}_cpu_s"] = _insert(engine, kind, sorted(Path(files).glob(f"*.{kind}")), names, settings)
+        contents.add(_run(engine, f"SELECT count(), sum(cityHash64({names})) FROM {kind}"))
     rows = int(min(contents).split()[0])
     print(json.dumps(figures | {"rows": rows}))
     return 0 if len(contents) == 1 else 1
 
 
-def _insert(connection: Any, table: str, blocks: Sequence[Path], names: str) -> float:
+def _insert(engine: Engine, table: str, blocks: Sequence[Path], names: str, settings: Mapping[str, str]) -> float:
     """CPU seconds of this process for the inserts."""
     before_s = _cpu_s()
     for block in blocks:
-        connection.query(f"SET insert_deduplication_token = '{block.name}'")
-        connection.query(f"INSERT INTO {table} ({names}) FROM INFILE '{block}' FORMAT {FORMATS[table]}")
+        statement = f"INSERT INTO {table} ({names}) FROM INFILE '{block}' FORMAT {FORMATS[table]}"
+        _run(engine, statement, {**settings, "insert_deduplication_token": block.name})
     return _cpu_s() - before_s
+
+
+def _run(engine: Engine, statement: str, settings: Mapping[str, str] | None = None) -> bytes:
+    with engine.lease("default", settings or {}, None) as connection:
+        return connection.query(statement.encode(), "TSV", {}).data
 
 
 def _cpu_s() -> float:
