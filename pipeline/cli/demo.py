@@ -28,7 +28,12 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep configuration, logs and data there")
     parser.add_argument("--broker", default="", metavar="HOST:PORT", help="a real Kafka instead of the embedded one")
     parser.add_argument("--clickhouse", default="", metavar="URL", help="a real ClickHouse instead of the embedded one")
-    parser.add_argument("--group-protocol", choices=("classic", "consumer"), default="classic")
+    parser.add_argument(
+        "--group-protocol",
+        choices=("classic", "consumer"),
+        default="",
+        help="of the workers' consumer group; by default consumer on the embedded Kafka, classic on a real one",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

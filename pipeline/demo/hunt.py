@@ -25,7 +25,7 @@ from pipeline.verify.tables import Tables
 
 STILL_S = 1.0
 """What a live worker has in flight moves on within this time; well below the session timeout."""
-SETTLE_S = 0.15
+SETTLE_S = 0.04
 """How long the victim stays stopped before its batches are looked at: others go on, and commits on their way arrive."""
 LOOK_S = 0.002
 ASK_S = 0.5
@@ -50,29 +50,44 @@ class Hunt:
         self._partitions = partitions
         self._random = random.Random(seed)
 
-    def kill(self, fleet: Sequence[Worker], victim: Worker, progress: float, wait: Callable[[], None]) -> Kill:
-        """Waits for a good moment, kills, and finds out what was hit. `wait` is called between looks, and may raise."""
+    def kill(
+        self,
+        fleet: Sequence[Worker],
+        victim: Worker,
+        progress: Callable[[], float],
+        look: Callable[[], None],
+        flow: Callable[[], None],
+    ) -> Kill:
+        """Waits for a good moment, kills, and finds out what was hit.
+
+        `look` and `flow` are called while waiting, let events through and may raise: `look` until the victim reads, `flow`
+        from then on.
+        """
         deadline_s = time.monotonic() + HUNT_S_MAX
         while victim.consumed() == 0 and time.monotonic() < deadline_s:
-            wait()
+            look()
             time.sleep(0.1)
         # Not always the first batch after something.
-        time.sleep(self._random.uniform(0.0, 0.2))
-        before = self._stop_in_flight(fleet, victim, deadline_s, wait)
+        end_s = time.monotonic() + self._random.uniform(0.0, 0.3)
+        while time.monotonic() < end_s:
+            flow()
+            time.sleep(LOOK_S)
+        before = self._stop_in_flight(fleet, victim, deadline_s, flow)
+        share = progress()
         victim.kill()
-        return self._look(victim.number, before, progress)
+        return self._look(victim.number, before, share)
 
     def _stop_in_flight(
-        self, fleet: Sequence[Worker], victim: Worker, deadline_s: float, wait: Callable[[], None]
+        self, fleet: Sequence[Worker], victim: Worker, deadline_s: float, flow: Callable[[], None]
     ) -> Flights:
         """Leaves the victim stopped; gives what was in flight then, nothing when there was no such moment."""
         seen: set[object] = set()
         reading, asked_s = len(fleet), -1.0
         picky_until_s = time.monotonic() + PICKY_S
         while (now_s := time.monotonic()) < deadline_s:
+            flow()
             if now_s - asked_s > ASK_S:
                 reading, asked_s = sum(worker.consumed() > 0 for worker in fleet), now_s
-                wait()
             flights = self.flights()
             new = {intent.identity for _, found in flights.values() for intent in found} - seen
             if new and groups(flights.values()) >= reading:
@@ -84,6 +99,7 @@ class Hunt:
                 victim.thaw()
             seen |= new
             time.sleep(LOOK_S)
+        victim.freeze()
         return {}
 
     def _unwritten(self, flights: Flights) -> list[Intent]:

@@ -25,11 +25,14 @@ class Options:
     """Configuration, logs and the embedded ClickHouse's data stay here."""
     brokers: str = ""
     clickhouse: str = ""
-    group_protocol: Literal["classic", "consumer"] = "classic"
-    session_ms: int = 6_000
-    """How long the group waits for a dead member: the shortest that brokers accept."""
+    group_protocol: Literal["", "classic", "consumer"] = ""
+    """Empty: `consumer` on the embedded Kafka, whose classic groups take long to rebalance, `classic` on a real one."""
     stall_s_max: float = 120.0
     """Without any progress for this long the demo gives up."""
+
+    @property
+    def protocol(self) -> Literal["classic", "consumer"]:
+        return self.group_protocol or ("classic" if self.brokers else "consumer")
 
     def check(self) -> None:
         """Raises ConfigurationError for what cannot be run."""

@@ -96,7 +96,7 @@ class Result:
             "worker_exit_codes": list(self.exit_codes),
             "partitions": self.options.partitions,
             "workers": self.options.workers,
-            "group_protocol": self.options.group_protocol,
+            "group_protocol": self.options.protocol,
             "workload": self.options.workload,
         }
 

@@ -23,6 +23,10 @@ from pipeline.workload import Shape
 MOCK_BYTES_AHEAD = 4 * 1024 * 1024
 """Of the 5 MiB that the mock cluster keeps a partition; counted before compression, so far on the safe side."""
 MOCK_RECORDS_AHEAD_MAX = 50_000
+MOCK_SESSION_MS = 3_000
+"""How long the mock cluster waits for a dead member of a `consumer` group."""
+SESSION_MS = 6_000
+"""The same for classic groups: the shortest that brokers accept."""
 
 
 class Servers:
@@ -89,7 +93,7 @@ class Servers:
         from pipeline.embedded.mock_kafka import MockKafka
 
         topics = {self.name: self._options.partitions, f"{self.name}-dead": 1}
-        return self._stack.enter_context(MockKafka(topics=topics, session_ms=self._options.session_ms)).bootstrap
+        return self._stack.enter_context(MockKafka(topics=topics, session_ms=MOCK_SESSION_MS)).bootstrap
 
     def _database(self) -> tuple[str, str]:
         if self._options.clickhouse:
@@ -132,8 +136,8 @@ class Servers:
             "[kafka]",
             f"brokers = {json.dumps(brokers)}",
             f"group = {json.dumps(self.name)}",
-            f"group_protocol = {json.dumps(options.group_protocol)}",
-            f"session_timeout_ms = {options.session_ms}" if options.group_protocol == "classic" else "",
+            f"group_protocol = {json.dumps(options.protocol)}",
+            f"session_timeout_ms = {SESSION_MS}" if options.protocol == "classic" else "",
             "[clickhouse]",
             f"urls = {json.dumps([url])}",
             f"database = {json.dumps(database)}",

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Protocol
 
 from pipeline.assembly import load_contracts
@@ -25,6 +26,9 @@ from pipeline.workload import Generator, Mix, shape
 from pipeline.workload.produce import Feed, Pace, Produced, shares
 
 LOOK_S = 0.1
+FLOW_SHARE_PER_S = 0.1
+"""Share of all events that is let through in a second while a kill waits for its moment."""
+GATE_SHARE_MAX = 0.98
 DRAIN_S_MAX = 60.0
 MISSES_MAX = 3
 """A kill that hit no batch in flight is made up for this often."""
@@ -52,6 +56,28 @@ class Gate:
             return gated
         paced = self._pace()
         return {number: min(end, paced[number]) for number, end in gated.items()}
+
+
+class Flow:
+    """Opens a gate steadily up to `limit`; beyond it only a little whenever all that came through is committed."""
+
+    def __init__(self, gate: Gate, share_per_s: float, limit: float) -> None:
+        self._gate = gate
+        self._share_per_s = share_per_s
+        self._limit = max(limit, gate.share)
+        self._last_s = time.monotonic()
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._last_s > LOOK_S / 2
+
+    def open(self, committed: float) -> None:
+        now_s = time.monotonic()
+        more = self._share_per_s * (now_s - self._last_s)
+        self._last_s = now_s
+        if self._gate.share < self._limit:
+            self._gate.share = min(self._limit, self._gate.share + more)
+        elif committed > self._gate.share - 0.005:
+            self._gate.share = min(GATE_SHARE_MAX, self._gate.share + 0.005)
 
 
 class Sender(threading.Thread):
@@ -124,7 +150,7 @@ class Demo:
             timeout_s=300.0,
         )
         sender = Sender(feed, self._ends, stopping)
-        self._gate.share = 1 / (self._options.kill + 1) if self._options.kill else 1.0
+        self._gate.share = 0.0 if self._options.kill else 1.0
         self._stack.callback(sender.stop)
         start_s = time.monotonic()
         sender.start()
@@ -141,7 +167,7 @@ class Demo:
 
     def _kill_some(self, sender: Sender) -> list[Kill]:
         """Each kill in the middle of a part of the events, always of the same worker."""
-        wanted, events = self._options.kill, self._options.events
+        wanted = self._options.kill
         if not wanted:
             return []
         hunt = Hunt(self._cluster, self._tables(), self._config.name, self._partitions, self._options.seed)
@@ -149,19 +175,26 @@ class Demo:
         kills: list[Kill] = []
         hits = 0
         while hits < wanted and len(kills) < wanted + MISSES_MAX:
-            self._gate.share = max(self._gate.share, (hits + 1) / (wanted + 1))
-            self._wait(sender, int(events * (hits + 0.5) / (wanted + 1)))
-            kills.append(hunt.kill(self.fleet, victim, self._committed / events, lambda: self._trickle(sender)))
+            part = 1 / (wanted + 1)
+            self._gate.share = max(self._gate.share, (hits + 0.4) * part)
+            self._wait(sender, int(self._options.events * (hits + 0.3) * part))
+            slowly = Flow(self._gate, 0.0, self._gate.share)
+            steadily = Flow(self._gate, FLOW_SHARE_PER_S, (hits + 1) * part)
+            look, let_through = partial(self._flow, sender, slowly), partial(self._flow, sender, steadily)
+            kills.append(hunt.kill(self.fleet, victim, self._progress, look, let_through))
             hits += kills[-1].batches > 0
             self._narrator.note(f"worker {victim.number} killed; started again")
             victim.start()
         return kills
 
-    def _trickle(self, sender: Sender) -> None:
-        """While a hunt finds nothing in flight because all was read, a little more is let through."""
-        self._look(sender)
-        if self._committed >= int(self._options.events * self._gate.share) - self._options.partitions:
-            self._gate.share = min(0.98, self._gate.share + 0.005)
+    def _progress(self) -> float:
+        return self._committed / self._options.events
+
+    def _flow(self, sender: Sender, flow: Flow) -> None:
+        """Lets events through steadily while a hunt goes on."""
+        if flow.is_due():
+            self._look(sender)
+            flow.open(self._committed / self._options.events)
 
     def _wait(self, sender: Sender, events: int) -> None:
         while self._committed < events:

@@ -68,15 +68,13 @@ def nothing_left(directory: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["--kill", "1", "--workers", "2"],
-        ["--kill", "2", "--workers", "1", "--group-protocol", "consumer"],
+        ["--kill", "1", "--workers", "2", "--group-protocol", "classic"],
+        ["--kill", "2", "--workers", "1"],
         [
             "--kill",
             "1",
             "--workers",
             "3",
-            "--group-protocol",
-            "consumer",
             "--workload",
             "commerce",
             "--duplicates",
