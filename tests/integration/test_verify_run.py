@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipeline.cli import main
 from pipeline.embedded.mock_kafka import MockKafka
 from pipeline.errors import ConfigurationError, DependencyDown
+from pipeline.kafka import Cluster
+from pipeline.types import Partition
 from pipeline.verify import Report, account, candidates, verify
 from pipeline.verify.oracle import Oracle
 from pipeline.workload import Mix, Outcome
@@ -225,3 +228,40 @@ def test_the_same_id_under_another_topic_is_another_event(pipeline: Callable[...
     one.clickhouse.command(f"DELETE FROM flat_0 WHERE {where} AND _topic = '{EVENTS}'")
     report = verify(one.config, oracle=Oracle(EVENTS, generator))
     assert places(report, "missing") == [(0, offset)]
+
+
+@pytest.mark.parametrize("workload", ["logs", "wide", "nested"])
+def test_every_workload_fits_its_tables(workload: str, pipeline: Callable[..., Ingest], seed: int) -> None:
+    one = pipeline(workload=workload)
+    generator = one.generate(1_500, seed, MIX)
+    one.ingest()
+    report = verify(one.config, oracle=Oracle(EVENTS, generator))
+    assert report.ok, report.lines()
+    assert report.records == 1_500
+
+
+def test_where_the_account_begins(pipeline: Callable[..., Ingest], seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a given time, at the time `kafka.start` names, or with "latest" at the first row.
+
+    The mock cluster cannot look up times; tests of the cluster questions do it on a real broker.
+    """
+    asked: list[int] = []
+
+    def offsets_for_times(_: Cluster, times_ms: dict[Partition, int]) -> dict[Partition, int]:
+        asked.extend(times_ms.values())
+        return dict.fromkeys(times_ms, 30)
+
+    monkeypatch.setattr(Cluster, "offsets_for_times", offsets_for_times)
+    one = pipeline()
+    one.generate(300, seed, Mix())
+    one.ingest(skip={(number, offset) for number in range(3) for offset in range(40)})
+    assert verify(one.config).missing == 120
+    since = verify(one.config, since_ms=1_700_000_000_000)
+    assert (since.records, since.missing, set(asked)) == (210, 30, {1_700_000_000_000})
+    assert any("left out" in text for text in since.not_proved)
+    for start, expected in (("2026-01-01T00:00:00Z", (210, 30)), ("latest", (180, 0))):
+        kafka = msgspec.structs.replace(one.config.kafka, start=start)
+        report = verify(msgspec.structs.replace(one.config, kafka=kafka))
+        assert (report.records, report.missing) == expected
+    assert asked[-1] == 1_767_225_600_000
+    assert any("latest" in text for text in report.not_proved)
