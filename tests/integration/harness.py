@@ -97,6 +97,9 @@ class WorkerProcess:
 class Pipeline:
     """One pipeline under test: names of its own on shared servers."""
 
+    protocol = "classic"
+    """The mock cluster's classic groups wait five seconds at every rebalance; its `consumer` groups are quick."""
+
     def __init__(self, directory: Path, brokers: str, clickhouse_url: str, *, database: str = "default") -> None:
         self.directory = directory
         self.brokers = brokers
@@ -132,7 +135,7 @@ class Pipeline:
     def config(self, **sections: Mapping[str, Any]) -> Path:
         """Writes the configuration; `sections` override keys of the defaults, section by section."""
         tree: dict[str, dict[str, Any]] = {
-            "kafka": {"brokers": self.brokers, "group": self.group, "session_timeout_ms": 6_000},
+            "kafka": {"brokers": self.brokers, "group": self.group} | group(self.protocol),
             "clickhouse": {"urls": [self.clickhouse_url], "database": self.database, "retry_wait_ms_max": 500},
             "dedup": {"key": ["id"]},
             "batch": {"age_ms_max": 200},

@@ -21,6 +21,7 @@ COLUMNS = "id UUID, small UInt8, day Date, name String, tags Array(String), note
 @pytest.fixture
 def pipeline(tmp_path: Path, mock_kafka: Any, clickhouse_url: str) -> Iterator[Pipeline]:
     made = Pipeline(tmp_path, mock_kafka.bootstrap, clickhouse_url)
+    made.protocol = "consumer"
     mock_kafka.create_topic(made.topic, 2)
     mock_kafka.create_topic(made.letters_topic, 1)
     made.create_table(COLUMNS)
