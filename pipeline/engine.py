@@ -244,6 +244,8 @@ class Engine:
             # What was declared may or may not stand. The assignment after the rejoin reads it back; until then nothing is held.
             return [*self.lost(), Rejoin(f"offset commit {outcome.name.lower()}: {detail}")]
         self._commit_not_before_s = self._clock.monotonic_s() + REFUSED_RETRY_S
+        # What was to advance still is. Without another record there would be no other reason to commit again.
+        self._note_dirty()
         undeclared = [batch for batch in self._batches.values() if batch.status is Status.SEALED]
         if all(len(self._owned_spans(batch)) == len(batch.spans) for batch in undeclared):
             return []

@@ -83,6 +83,21 @@ def test_a_batch_is_declared_then_inserted_then_committed() -> None:
     assert driver.engine.idle
 
 
+def test_a_refused_advance_is_tried_again_though_nothing_more_arrives() -> None:
+    """Seen in the demo: a rebalance refused the last commit, and the offsets stood still until the next record."""
+    driver = Driver()
+    insert = only(driver.accept(only(driver.seal(Span(A, 10, 15)), Commit)), Insert)
+    driver.engine.inserted(insert.batch)
+    driver.clock.advance(1.1)
+    refused = only(driver.engine.tick(), Commit)
+    assert driver.engine.commit_done(refused.number, CommitOutcome.REFUSED) == []
+    driver.clock.advance(1.1)
+    again = only(driver.engine.tick(), Commit)
+    assert again.entries[A].offset == 15
+    driver.accept(again)
+    assert driver.engine.idle
+
+
 def test_nothing_is_inserted_before_its_declare_is_accepted() -> None:
     driver = Driver()
     first = only(driver.seal(Span(A, 10, 15)), Commit)
