@@ -80,7 +80,7 @@ def _letters(config: Config, cluster: Cluster, source: Callable[[], Source], lim
 def _conclude(report: Report, found: list[Reach], limits: list[str], oracle: Oracle | None) -> None:
     if report.ok and report.records:
         report.proved.append(
-            f"each of the {report.records:,} consumed records that Kafka still has is one row, one dead letter, or a counted drop"
+            f"each of {report.records:,} consumed records that Kafka still has is a row, a dead letter, or a counted drop"
         )
     if report.ok and oracle is not None:
         report.proved.append(
