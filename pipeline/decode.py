@@ -43,16 +43,19 @@ class Decoder:
         module: Any = msgspec.json if contract.format == "json" else msgspec.msgpack
         self._plain: Callable[[Any], Any] = module.Decoder(contract.root).decode
 
-    def decode(self, values: list[bytes | None]) -> tuple[list[object | None], list[tuple[int, Reject]], int]:
+    def decode(
+        self, values: list[bytes | None], *, largest_bytes: int | None = None
+    ) -> tuple[list[object | None], list[tuple[int, Reject]], int]:
         """Rows in line with `values`, the rejects by index, and how many records were filtered.
 
+        `largest_bytes` is at least the size of the largest value, where the caller knows it.
         The row is None where the record was rejected or filtered. No exception leaves here for anything a record holds.
         """
         decode: Callable[[Any], Any] = self._fast.decode if self._fast is not None else self._plain
         rows: list[Any] = []
         rejects: list[tuple[int, Reject]] = []
         filtered = 0
-        records = self._without_large(values)
+        records = self._without_large(values, largest_bytes)
         while True:
             try:
                 rows.extend(map(decode, records))
@@ -71,11 +74,9 @@ class Decoder:
             rejects.sort(key=itemgetter(0))
         return rows, rejects, filtered
 
-    def _without_large(self, values: list[bytes | None]) -> Iterator[bytes | None]:
+    def _without_large(self, values: list[bytes | None], largest: int | None) -> Iterator[bytes | None]:
         """The values, with None for those above the limit, which must not be decoded at all."""
-        try:
-            largest = max(map(len, values), default=0)  # type: ignore[arg-type]
-        except TypeError:  # a tombstone
+        if largest is None:
             largest = max(map(len, filter(None, values)), default=0)
         if largest <= self._bytes_max:
             return iter(values)
@@ -95,16 +96,17 @@ class Decoder:
         return self._careful(value, error)
 
     def _careful(self, value: bytes, error: Exception | None = None) -> tuple[Any, Reject | None]:
+        """`error` is never raised again: its traceback would then hold this frame, which holds `error`, and such a ring
+        keeps the rows and values of the whole run until the collector comes by."""
+        fast = self._fast if isinstance(error, msgspec.ValidationError) else None
+        if error is not None and fast is None:
+            return None, self._explain(error)
         try:
-            if error is None:
-                return self._plain(value), None
-            if self._fast is not None and isinstance(error, msgspec.ValidationError):
-                return self._fast.reread(value), None
-            raise error
+            return (self._plain(value) if fast is None else fast.reread(value)), None
         except RecursionError:
             return None, _reject(RejectCode.TOO_DEEP, "the record is nested too deeply")
         except (Refused, msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError) as final:
-            if error is None and self._fast is not None and isinstance(final, msgspec.ValidationError):
+            if fast is None and self._fast is not None and isinstance(final, msgspec.ValidationError):
                 return self._careful(value, final)
             return None, self._explain(final)
 

@@ -70,9 +70,10 @@ class Lane:
 
     def take(self, records: Records, first: int, cut: int, left_out: LeftOut | None) -> Taken:
         """Decodes, claims and appends the records `[first, cut)` of a run."""
-        values = records.values if cut - first == len(records) else records.values[first:cut]
+        whole = cut - first == len(records)
+        values = records.values if whole else records.values[first:cut]
         offsets = records.offsets[first:cut]
-        rows, rejects, filtered = self._decoder.decode(values)
+        rows, rejects, filtered = self._decoder.decode(values, largest_bytes=records.largest_bytes)
         counts = Counts(records=len(values), nbytes=records.nbytes, filtered=filtered)
         if left_out is not None and len(offsets) and offsets[0] < left_out.stored.end:
             rejects = self._leave_out(rows, rejects, offsets, left_out.stored, counts)
@@ -99,7 +100,7 @@ class Lane:
             self._letter(records, first + index, reject) for index, reject in sorted(rejects, key=lambda r: r[0])
         ]
         counts.rejects.update(letter.reject.code for letter in letters)
-        oldest_ms = min(records.timestamps[first:cut], default=-1)
+        oldest_ms = records.oldest_ms if whole else min(records.timestamps[first:cut], default=-1)
         return Taken(counts, self._without_written(letters, left_out), oldest_ms)
 
     def letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:

@@ -49,6 +49,10 @@ class Records(Protocol):
     """The offset after the last record."""
     nbytes: int
     """Bytes of all values."""
+    largest_bytes: int
+    """Bytes of the largest value."""
+    oldest_ms: int
+    """The earliest timestamp."""
 
     def __len__(self) -> int: ...
 
