@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -102,12 +103,15 @@ def _texts() -> dict[str, dict[str, str]]:
     for node in ast.parse(inspect.getsource(schema)).body:
         if isinstance(node, ast.ClassDef):
             texts = {"": ast.get_docstring(node) or ""}
-            for field, after in zip(node.body, node.body[1:], strict=False):
-                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(after):
-                    texts[field.target.id] = inspect.cleandoc(after.value.value)
+            for field, after in pairwise(node.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    texts[field.target.id] = _text_of(after)
             found[node.name] = texts
     return found
 
 
-def _is_text(node: ast.stmt) -> Any:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _text_of(node: ast.stmt) -> str:
+    """The text that a bare string is, empty for any other statement."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return inspect.cleandoc(node.value.value)
+    return ""
