@@ -1,15 +1,20 @@
-"""Questions about the cluster, asked through one admin client. It changes nothing there."""
+"""Questions about the cluster, asked through one admin client, and about the group's offsets. It changes nothing there.
+
+Committed offsets are asked through a consumer that never joins: the admin client's request for them goes to the group's
+coordinator, and librdkafka (2.15, 2.16) ends the process with a failed assertion when that broker goes away meanwhile.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Literal, TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -47,6 +52,10 @@ class Cluster:
             raise ConfigurationError(problems)
         conf: dict[str, Any] = {**properties(config, "admin"), "error_cb": self._troubles}
         self._admin = AdminClient(conf, logger=logger)
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._group: Consumer | None = None
+        """Opened by the first question about committed offsets."""
 
     def wait(self, deadline_s: float) -> None:
         """Returns when a broker has answered; raises `DependencyDown` with the cause otherwise."""
@@ -116,12 +125,8 @@ class Cluster:
         wanted = [TopicPartition(partition.topic, partition.number) for partition in partitions]
         if not wanted:
             return {}
-        group = self._config.group
         with self._explained():
-            futures = self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, wanted)], request_timeout=self._timeout_s
-            )
-            found = self._result(futures[group]).topic_partitions
+            found = self._offsets_client().committed(wanted, timeout=self._timeout_s)
         for one in found:
             if one.error is not None:
                 raise DependencyDown(trouble_of(one.error).message(self._config.brokers))
@@ -130,6 +135,17 @@ class Cluster:
     def close(self) -> None:
         """Lets go of the client; librdkafka's threads end with its last reference."""
         self._admin.poll(0)
+        with self._lock:
+            if self._group is not None:
+                self._group.close()
+                self._group = None
+
+    def _offsets_client(self) -> Consumer:
+        with self._lock:
+            if self._group is None:
+                conf = {**properties(self._config, "source"), "client.id": "penstock-offsets"}
+                self._group = Consumer({**conf, "error_cb": self._troubles}, logger=self._logger)
+            return self._group
 
     def _list_offsets(self, wanted: Mapping[Partition, OffsetSpec]) -> dict[Partition, int]:
         if not wanted:
@@ -161,6 +177,8 @@ class Cluster:
             yield
         except (KafkaException, TimeoutError) as exception:
             self._admin.poll(0)
+            if self._group is not None:
+                self._group.poll(0)
             error = exception.args[0] if isinstance(exception, KafkaException) else None
             failure = trouble_of(error) if isinstance(error, KafkaError) else Trouble(-185, "_TIMED_OUT", "no answer")
             timed_out = failure.code in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
