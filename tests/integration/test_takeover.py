@@ -70,9 +70,11 @@ def test_rolling_restart_and_scaling_under_load(pipeline: Pipeline, protocol: st
             workers.append(pipeline.start(config))
             time.sleep(2)
         for _ in range(2):
+            workers[0].says("metrics and health")
             assert workers.pop(0).terminate() == 0
             workers.append(pipeline.start(config))
             time.sleep(1)
+        workers[-1].says("metrics and health")  # Until then a signal ends it as it ends any process.
         assert workers.pop().terminate() == 0
     settle(pipeline, workers, feeder)
 
