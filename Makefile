@@ -18,8 +18,10 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(NATIVE) | $(VENV)/bin/python
 demo: build
 	$(BIN)/penstock demo
 
+# Most of a test's time is waiting, so three files run at a time. JOBS=0 runs all in one process.
+JOBS ?= 3
 test: build
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # The native core with bounds and overflow checks, and with ASan and UBSan, built beside the ordinary one, and its tests.
 # `-p _native` imports the package under test before pytest puts the source tree in front of it.
