@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard _native/*.pyx _native/*.pxd)
 STAMP := $(VENV)/.built
 
-.PHONY: build demo test debug sanitize lint bench clean
+.PHONY: build demo test faults debug sanitize lint bench clean
 build: $(STAMP)
 
 $(VENV)/bin/python:
@@ -22,6 +22,13 @@ demo: build
 JOBS ?= 3
 test: build
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# Three real brokers, ClickHouse's engine, three workers, and faults of all of them drawn from a seed. MINUTES=5 SEED=7
+# PROTOCOL=classic|consumer; ARGS="--keep DIR" and more: see `python -m tests.faults --help`.
+MINUTES ?= 5
+PROTOCOL ?= classic
+faults: build
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --protocol $(PROTOCOL) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # The native core with bounds and overflow checks, and with ASan and UBSan, built beside the ordinary one, and its tests.
 # `-p _native` imports the package under test before pytest puts the source tree in front of it.
