@@ -1,14 +1,11 @@
-"""Questions about the cluster, asked through one admin client, and about the group's offsets. It changes nothing there.
-
-Committed offsets are asked through a consumer that never joins: the admin client's request for them goes to the group's
-coordinator, and librdkafka (2.15, 2.16) ends the process with a failed assertion when that broker goes away meanwhile.
-"""
+"""Questions about the cluster, asked through an admin client and, about its group, a consumer. It changes nothing there."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Literal, TypeVar
@@ -36,6 +33,11 @@ T = TypeVar("T")
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
+RETRY_S = 0.1
+_MOVING = frozenset(
+    {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+)
+
 
 class Cluster:
     """Metadata, watermarks and ids of the cluster, asked through one admin client. Thread-safe; each call blocks.
@@ -54,8 +56,8 @@ class Cluster:
         self._admin = AdminClient(conf, logger=logger)
         self._logger = logger
         self._lock = threading.Lock()
-        self._group: Consumer | None = None
-        """Opened by the first question about committed offsets."""
+        self._consumer: Consumer | None = None
+        """Never subscribes, so it never joins: it only asks what the group has committed."""
 
     def wait(self, deadline_s: float) -> None:
         """Returns when a broker has answered; raises `DependencyDown` with the cause otherwise."""
@@ -126,26 +128,39 @@ class Cluster:
         if not wanted:
             return {}
         with self._explained():
-            found = self._offsets_client().committed(wanted, timeout=self._timeout_s)
+            found = self._ask_coordinator(wanted)
         for one in found:
             if one.error is not None:
                 raise DependencyDown(trouble_of(one.error).message(self._config.brokers))
         return {Partition(one.topic, one.partition): (max(-1, one.offset), one.metadata or "") for one in found}
 
     def close(self) -> None:
-        """Lets go of the client; librdkafka's threads end with its last reference."""
+        """Lets go of the clients; the admin client's threads end with its last reference."""
         self._admin.poll(0)
         with self._lock:
-            if self._group is not None:
-                self._group.close()
-                self._group = None
+            consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
 
-    def _offsets_client(self) -> Consumer:
+    def _ask_coordinator(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
+        """Asks again while the group has no coordinator that can answer: it moves when its broker goes."""
+        deadline_s = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return self._outsider().committed(wanted, timeout=max(0.1, deadline_s - time.monotonic()))
+            except KafkaException as exception:
+                if exception.args[0].code() not in _MOVING or time.monotonic() >= deadline_s:
+                    raise
+            time.sleep(RETRY_S)
+
+    def _outsider(self) -> Consumer:
+        """A consumer that names the group. The admin client's own question crashes the process when the coordinator answers
+        with an error (librdkafka issue 5040)."""
         with self._lock:
-            if self._group is None:
-                conf = {**properties(self._config, "source"), "client.id": "penstock-offsets"}
-                self._group = Consumer({**conf, "error_cb": self._troubles}, logger=self._logger)
-            return self._group
+            if self._consumer is None:
+                conf: dict[str, Any] = {**properties(self._config, "source"), "error_cb": self._troubles}
+                self._consumer = Consumer(conf, logger=self._logger)
+            return self._consumer
 
     def _list_offsets(self, wanted: Mapping[Partition, OffsetSpec]) -> dict[Partition, int]:
         if not wanted:
