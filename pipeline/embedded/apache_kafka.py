@@ -183,7 +183,9 @@ class ApacheKafka:
         raise StartFailed(f"topic {topic} has partitions without a leader")
 
     def delete_topic(self, topic: str) -> None:
-        self._admin().delete_topics([topic], operation_timeout=30)[topic].result(timeout=30)
+        # The client must outlive its answer.
+        admin = self._admin()
+        admin.delete_topics([topic], operation_timeout=30)[topic].result(timeout=30)
 
     def _admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import secrets
 import shutil
 import signal
@@ -28,6 +29,12 @@ def main() -> int:
     if args.members == "drawn":
         setting = setting._replace(static=args.seed % 2 == 1)
     directory = Path(args.keep or tempfile.mkdtemp(prefix="penstock-faults-")).resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        print(f"{directory} is not empty: an earlier run's rows would pass for this one's", file=sys.stderr)
+        return 2
+    # What librdkafka says about brokers that are killed is of interest only afterwards.
+    logging.basicConfig(filename=directory / "clients.log", format="%(asctime)s %(name)s %(message)s")
     print(f"seed {args.seed}; logs in {directory}", file=sys.stderr, flush=True)
     ok = False
     try:

@@ -52,9 +52,9 @@ def move_leaders(scene: Scene, rng: Random) -> None:
     """Every leadership back to where it was at first; most have moved with the faults before."""
     partitions = [TopicPartition(TOPIC, partition.number) for partition in scene.stage.partitions]
     try:
-        answer = scene.stage.admin.elect_leaders(ElectionType.PREFERRED, partitions, request_timeout=10).result(15)
-    except KafkaException as error:
-        scene.note(f"no leaders moved: {error.args[0].name()}")
+        answer = scene.stage.admin.elect_leaders(ElectionType.PREFERRED, partitions).result(30)
+    except (KafkaException, TimeoutError) as error:
+        scene.note(f"no leaders moved: {error}")
         return
     moved = sum(error is None for error in answer.values())
     if moved:
