@@ -272,7 +272,11 @@ class Flow:
             self._seal("partitions")
         started_s = self._clock.monotonic_s()
         self._dedup.pass_time(records.timestamps)
-        taken = self._lanes[partition.topic].take(records, 0, len(records), self._left_out.get(partition))
+        left_out = self._left_out.get(partition)
+        if left_out is not None and self._dedup.enabled:
+            # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.
+            self._recovery.claim(records, 0, len(records), left_out.stored)
+        taken = self._lanes[partition.topic].take(records, 0, len(records), left_out)
         self._metrics.stage_seconds("decode", self._clock.monotonic_s() - started_s)
         self._count_cold(records)
         self._judge(taken.letters)
@@ -282,7 +286,7 @@ class Flow:
         self._positions[partition] = records.next_offset
         self.last_timestamp_ms[partition] = records.timestamps[-1]
         self._record_bytes += 0.1 * (max(1.0, records.nbytes / len(records)) - self._record_bytes)
-        if (left_out := self._left_out.get(partition)) and records.next_offset >= left_out.stored.end:
+        if left_out is not None and records.next_offset >= left_out.stored.end:
             del self._left_out[partition]
 
     def _count_cold(self, records: Records) -> None:

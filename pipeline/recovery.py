@@ -23,7 +23,7 @@ from pipeline.intent import Intent
 from pipeline.lane import Lane, LeftOut, Ranges
 from pipeline.patience import beating
 from pipeline.sink import Sink
-from pipeline.types import Partition, Source, Span
+from pipeline.types import Partition, Records, Source, Span
 from pipeline.window import Window
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,13 @@ class Recovery:
         """Finishes every declared batch; blocks, with retries, until ClickHouse and Kafka have acknowledged all of it."""
         with beating(self._heartbeat):
             return self._prepare(command)
+
+    def claim(self, records: Records, first: int, cut: int, stored: Ranges) -> None:
+        """Claims the ids of the stored ones among the records `[first, cut)` of a run, and nothing else."""
+        lane = self._lanes[records.partition.topic]
+        lane.take(records, first, cut, LeftOut(stored.gaps()))
+        for target in lane.targets:
+            target.builder.discard()
 
     def _prepare(self, command: Prepare) -> Prepared:
         positions = {p: assigned.offset for p, assigned in command.partitions.items() if assigned.offset is not None}
@@ -220,11 +227,7 @@ class Recovery:
         if not self._dedup.enabled or not mine:
             return
         for records, first, cut in span_reader.read(self._open_source, mine, self._heartbeat):
-            gaps = LeftOut(stored[records.partition].gaps())
-            self._lanes[records.partition.topic].take(records, first, cut, gaps)
-        for lane in self._lanes.values():
-            for target in lane.targets:
-                target.builder.discard()
+            self.claim(records, first, cut, stored[records.partition])
 
     def _all_stored(self, spans: Sequence[Span], counts: Counts, refused: int) -> bool:
         """Whether the rows just inserted can be seen: as many offsets as were there before and came in."""
