@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import Any, Literal, TypeVar
 
 from confluent_kafka import (
+    OFFSET_INVALID,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -170,10 +171,14 @@ class Cluster:
         request = {TopicPartition(partition.topic, partition.number): spec for partition, spec in wanted.items()}
         with self._explained():
             futures = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=self._timeout_s)
-            return {
+            found = {
                 Partition(asked.topic, asked.partition): int(self._result(future).offset)
                 for asked, future in futures.items()
             }
+            if OFFSET_INVALID in found.values():
+                # A question that ran out of time ends in success; taken for "none so late", it would skip the partition.
+                raise TimeoutError
+            return found
 
     def _metadata(self, topic: str | None = None, deadline_s: float | None = None) -> Any:
         def ask(timeout_s: float) -> Any:
