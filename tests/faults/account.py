@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pipeline.verify import verify
 from pipeline.workload import Generator, Outcome
 from tests.faults.letters import LetterBook
-from tests.faults.stage import TABLE, Stage
+from tests.faults.stage import Stage
 
 EXAMPLES_MAX = 20
 STEP = 65_536
@@ -58,7 +58,7 @@ class Rows:
     def __init__(self, stage: Stage, number: int) -> None:
         sql = (
             "SELECT toInt64(_offset), toInt64(toUnixTimestamp64Milli(toDateTime64(_timestamp, 3))) "
-            f"FROM {TABLE} WHERE _partition = {number} ORDER BY _offset"
+            f"FROM {stage.table} WHERE _partition = {number} ORDER BY _offset"
         )
         pairs = array("q", b"".join(stage.tables.query_bytes(sql, "RowBinary")))
         self.offsets, self.times_ms = pairs[::2], pairs[1::2]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.embedded.child import Child
+from tests.faults.stage import Stage
 
 DRAIN_S_MAX = 45.0
 RESTART_S = 1.0
@@ -119,10 +120,11 @@ class Worker:
 class Fleet:
     """The workers that are to run. A thread starts again those that end by themselves, and remembers it. Thread-safe."""
 
-    def __init__(self, config: Path, directory: Path, *, static: bool = False, sabotage: str = "") -> None:
-        self._config = config
-        self._directory = directory
-        self._static = static
+    def __init__(self, stage: Stage, *, sabotage: str = "") -> None:
+        self._config = stage.config_file
+        self._directory = stage.directory / "workers"
+        self._directory.mkdir(exist_ok=True)
+        self._static = stage.setting.static
         self._sabotage = sabotage
         self._lock = threading.RLock()
         self._ending = threading.Event()

@@ -9,14 +9,14 @@ from collections import Counter
 from confluent_kafka import Consumer, TopicPartition
 
 from pipeline.letter import record_of
-from tests.faults.stage import LETTERS, NAME
+from tests.faults.stage import Stage
 
 
 class LetterBook:
     """Reads the topic in a thread. `drain` returns when everything that is in it now is in the book."""
 
-    def __init__(self, brokers: str) -> None:
-        self._brokers = brokers
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
         self._lock = threading.Lock()
         self._counts: Counter[tuple[int, int]] = Counter()
         self.at = 0
@@ -44,7 +44,7 @@ class LetterBook:
         with self._lock:
             self._consumer = Consumer(
                 {
-                    "bootstrap.servers": self._brokers,
+                    "bootstrap.servers": self._stage.servers.kafka.bootstrap,
                     "group.id": "letter-book",
                     "enable.auto.commit": False,
                     "auto.offset.reset": "error",
@@ -52,7 +52,7 @@ class LetterBook:
                     "log_level": 0,
                 }
             )
-            self._consumer.assign([TopicPartition(LETTERS, 0, at)])
+            self._consumer.assign([TopicPartition(self._stage.letters, 0, at)])
             self.at = at
 
     def end(self) -> None:
@@ -68,7 +68,7 @@ class LetterBook:
         while True:
             with self._lock:
                 assert self._consumer is not None
-                _, high = self._consumer.get_watermark_offsets(TopicPartition(LETTERS, 0), timeout=10)
+                _, high = self._consumer.get_watermark_offsets(TopicPartition(self._stage.letters, 0), timeout=10)
                 if self.at >= high:
                     return
             if time.monotonic() > deadline_s:
@@ -93,6 +93,6 @@ class LetterBook:
         if message.error() is not None:  # type: ignore[attr-defined]
             return
         self.at = message.offset() + 1  # type: ignore[attr-defined]
-        found = record_of(message.headers(), NAME)  # type: ignore[attr-defined]
+        found = record_of(message.headers(), self._stage.name)  # type: ignore[attr-defined]
         if found is not None:
             self._counts[found[0].number, found[1]] += 1

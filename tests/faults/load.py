@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from pipeline.config.schema import Kafka
-from pipeline.workload import Generator
 from pipeline.workload.produce import Feed, Produced
+from tests.faults.stage import Stage
 
 ENDLESS = 2**62
 GIVE_UP_S = 180.0
@@ -15,15 +15,18 @@ GIVE_UP_S = 180.0
 class Load(threading.Thread):
     """Sends until it is told to stop, or `events` a partition. `stop` returns where each partition ends."""
 
-    def __init__(
-        self, brokers: str, topic: str, generator: Generator, partitions: int, rate: float, events: int = ENDLESS
-    ) -> None:
+    def __init__(self, stage: Stage, events: int = ENDLESS, rate: float | None = None) -> None:
         super().__init__(name="load", daemon=True)
         self._stopping = threading.Event()
-        self._ends = dict.fromkeys(range(partitions), events)
-        kafka = Kafka(brokers=brokers, group="load")
+        self._ends = dict.fromkeys(range(stage.setting.partitions), events)
         self._feed = Feed(
-            kafka, topic, generator, rate=rate, stopping=self._stopping, timeout_s=GIVE_UP_S, compression="lz4"
+            Kafka(brokers=stage.servers.kafka.bootstrap, group="load"),
+            stage.topic,
+            stage.setting.generator(),
+            rate=stage.setting.events_per_s if rate is None else rate,
+            stopping=self._stopping,
+            timeout_s=GIVE_UP_S,
+            compression="lz4",
         )
         self._result: Produced | BaseException | None = None
         self.sent = 0

@@ -12,13 +12,14 @@ from random import Random
 from types import ModuleType
 
 from pipeline.errors import DependencyDown
-from tests.faults import plan, servers, wires, workers
+from tests.faults import plan, wires, workers
+from tests.faults import servers as server_faults
 from tests.faults.account import Account, account, prove
 from tests.faults.fleet import Exit, Fleet
 from tests.faults.letters import LetterBook
 from tests.faults.load import Load
 from tests.faults.scene import WORKERS, Narrator, Scene, Tally
-from tests.faults.stage import Setting, Stage
+from tests.faults.stage import Servers, Setting, Stage
 
 WARM_S = 5.0
 """The workers have their partitions and the first rows are there before anything goes wrong."""
@@ -29,7 +30,7 @@ REBUILD_S_MAX = 30.0
 _PASSING_EXITS = {0, 69, 75}
 """Codes with which a worker may end by itself: a server was away at its start. 70 and the like are findings."""
 _NO_LETTERS_TOPIC = 78
-_MODULES: dict[plan.Track, ModuleType] = {"workers": workers, "servers": servers, "wires": wires}
+_MODULES: dict[plan.Track, ModuleType] = {"workers": workers, "servers": server_faults, "wires": wires}
 
 
 @dataclass
@@ -50,9 +51,7 @@ class Outcome:
 def run(directory: Path, setting: Setting, seconds: float, *, sabotage: str = "", quiet: bool = False) -> Outcome:
     """Everything that was started is gone afterwards, also after an exception."""
     with _scene(directory, setting, sabotage, quiet) as scene:
-        load = Load(
-            scene.stage.kafka.bootstrap, "events", setting.generator(), setting.partitions, setting.events_per_s
-        )
+        load = Load(scene.stage)
         load.start()
         _warm_up(scene)
         findings = _let_loose(scene, load, seconds)
@@ -66,11 +65,9 @@ def run(directory: Path, setting: Setting, seconds: float, *, sabotage: str = ""
 
 @contextmanager
 def _scene(directory: Path, setting: Setting, sabotage: str, quiet: bool) -> Iterator[Scene]:
-    with Stage(directory, setting) as stage:
-        logs = directory / "workers"
-        logs.mkdir(exist_ok=True)
-        fleet = Fleet(stage.config_file, logs, static=setting.static, sabotage=sabotage)
-        with fleet, LetterBook(stage.kafka.bootstrap) as book:
+    with Servers(directory) as servers, Stage(servers, directory, setting) as stage:
+        fleet = Fleet(stage, sabotage=sabotage)
+        with fleet, LetterBook(stage) as book:
             yield Scene(stage, fleet, book, Tally(), Narrator(directory / "events.log", quiet=quiet))
 
 
@@ -123,9 +120,9 @@ def _track(scene: Scene, track: plan.Track, failures: list[str]) -> None:
 
 
 def _mend(scene: Scene) -> None:
-    scene.stage.network.heal()
-    scene.stage.kafka.start()
-    scene.stage.clickhouse.clear_faults()
+    scene.stage.servers.network.heal()
+    scene.stage.servers.kafka.start()
+    scene.stage.servers.clickhouse.clear_faults()
     for number in range(1, WORKERS + 1):
         scene.fleet.start(number)
 

@@ -11,15 +11,15 @@ from confluent_kafka import ElectionType, KafkaError, KafkaException, TopicParti
 
 from pipeline.embedded.child import StartFailed
 from tests.faults.scene import Scene
-from tests.faults.stage import BROKERS, LETTERS, TOPIC, patiently
+from tests.faults.stage import patiently
 
 STILL_S = 0.4
 """With the workers frozen, what they had sent arrives within this time."""
 
 
 def kill_broker(scene: Scene, rng: Random) -> None:
-    node = rng.choice(BROKERS)
-    scene.stage.kafka.kill(node)
+    node = rng.choice(scene.stage.servers.nodes)
+    scene.stage.servers.kafka.kill(node)
     scene.tally.add("process", "broker killed")
     scene.note(f"broker {node} killed")
     scene.wait(rng.uniform(0.5, 6.0))
@@ -28,9 +28,9 @@ def kill_broker(scene: Scene, rng: Random) -> None:
 
 def restart_broker(scene: Scene, rng: Random) -> None:
     """SIGTERM: it hands its leaderships over first, if it can."""
-    node = rng.choice(BROKERS)
+    node = rng.choice(scene.stage.servers.nodes)
     scene.note(f"broker {node} stops")
-    scene.stage.kafka.stop(node)
+    scene.stage.servers.kafka.stop(node)
     scene.tally.add("process", "broker restarted")
     scene.wait(rng.uniform(0.0, 2.0))
     _start_broker(scene, node)
@@ -38,21 +38,21 @@ def restart_broker(scene: Scene, rng: Random) -> None:
 
 def freeze_broker(scene: Scene, rng: Random) -> None:
     """Long enough, sometimes, that the others take it for dead."""
-    node, seconds = rng.choice(BROKERS), rng.uniform(1.0, 7.0)
-    os.kill(scene.stage.kafka.pid(node), signal.SIGSTOP)
+    node, seconds = rng.choice(scene.stage.servers.nodes), rng.uniform(1.0, 7.0)
+    os.kill(scene.stage.servers.kafka.pid(node), signal.SIGSTOP)
     scene.tally.add("process", "broker frozen")
     scene.note(f"broker {node} frozen for {seconds:.1f} s")
     try:
         scene.wait(seconds)
     finally:
-        os.kill(scene.stage.kafka.pid(node), signal.SIGCONT)
+        os.kill(scene.stage.servers.kafka.pid(node), signal.SIGCONT)
 
 
 def move_leaders(scene: Scene, rng: Random) -> None:
     """Every leadership back to where it was at first; most have moved with the faults before."""
-    partitions = [TopicPartition(TOPIC, partition.number) for partition in scene.stage.partitions]
+    partitions = [TopicPartition(*partition) for partition in scene.stage.partitions]
     try:
-        answer = scene.stage.admin.elect_leaders(ElectionType.PREFERRED, partitions).result(30)
+        answer = scene.stage.servers.admin.elect_leaders(ElectionType.PREFERRED, partitions).result(30)
     except (KafkaException, TimeoutError) as error:
         scene.note(f"no leaders moved: {error}")
         return
@@ -63,11 +63,11 @@ def move_leaders(scene: Scene, rng: Random) -> None:
 
 
 def kill_clickhouse(scene: Scene, rng: Random) -> None:
-    scene.stage.clickhouse.kill()
+    scene.stage.servers.clickhouse.kill()
     scene.tally.add("process", "ClickHouse killed")
     scene.note("ClickHouse killed")
     scene.wait(rng.uniform(0.0, 5.0))
-    scene.stage.start_clickhouse()
+    scene.stage.servers.start_clickhouse()
     scene.note("ClickHouse is back")
 
 
@@ -78,7 +78,7 @@ def lose_letters_topic(scene: Scene, rng: Random) -> None:
         time.sleep(STILL_S)
         scene.book.drain(timeout_s=2.0)
         scene.book.end()
-        scene.stage.kafka.delete_topic(LETTERS)
+        scene.stage.servers.kafka.delete_topic(scene.stage.letters)
         gone_s = time.monotonic()
     except (TimeoutError, KafkaException) as error:
         scene.note(f"the dead-letter topic stays: {error}")
@@ -99,12 +99,12 @@ def lose_letters_topic(scene: Scene, rng: Random) -> None:
 
 def _make_letters_topic(scene: Scene) -> None:
     try:
-        scene.stage.kafka.create_topic(LETTERS, 1)
+        scene.stage.servers.kafka.create_topic(scene.stage.letters, 1)
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise
 
 
 def _start_broker(scene: Scene, node: int) -> None:
-    patiently(lambda: scene.stage.kafka.start(node), StartFailed, 60.0)
+    patiently(lambda: scene.stage.servers.kafka.start(node), StartFailed, 60.0)
     scene.note(f"broker {node} is back")

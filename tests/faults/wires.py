@@ -10,7 +10,7 @@ from typing import Any
 from tests.faults.network import CLICKHOUSE, broker
 from tests.faults.proxy import Happening
 from tests.faults.scene import Scene
-from tests.faults.stage import BROKERS, INSERT_TIMEOUT_S
+from tests.faults.stage import INSERT_TIMEOUT_S
 
 SPRING_S = 4.0
 """How long a trap waits for its request."""
@@ -19,7 +19,7 @@ LATE_S_MAX = 5.0
 
 def cut_broker(scene: Scene, rng: Random) -> None:
     """All connections to a broker reset, or some of them."""
-    _cut(scene, rng, broker(rng.choice(BROKERS)))
+    _cut(scene, rng, broker(rng.choice(scene.stage.servers.nodes)))
 
 
 def cut_clickhouse(scene: Scene, rng: Random) -> None:
@@ -27,7 +27,7 @@ def cut_clickhouse(scene: Scene, rng: Random) -> None:
 
 
 def delay_broker(scene: Scene, rng: Random) -> None:
-    _delay(scene, rng, broker(rng.choice(BROKERS)), 0.3)
+    _delay(scene, rng, broker(rng.choice(scene.stage.servers.nodes)), 0.3)
 
 
 def delay_clickhouse(scene: Scene, rng: Random) -> None:
@@ -36,7 +36,7 @@ def delay_clickhouse(scene: Scene, rng: Random) -> None:
 
 
 def half_open_broker(scene: Scene, rng: Random) -> None:
-    _half_open(scene, rng, broker(rng.choice(BROKERS)))
+    _half_open(scene, rng, broker(rng.choice(scene.stage.servers.nodes)))
 
 
 def half_open_clickhouse(scene: Scene, rng: Random) -> None:
@@ -45,16 +45,16 @@ def half_open_clickhouse(scene: Scene, rng: Random) -> None:
 
 def commit_reply_lost(scene: Scene, rng: Random) -> None:
     """The coordinator takes the commit, and the worker does not learn it."""
-    _trap(scene, scene.stage.network.brokers, "commit", "lose_reply", rng.uniform(0.05, 1.5))
+    _trap(scene, scene.stage.servers.network.brokers, "commit", "lose_reply", rng.uniform(0.05, 1.5))
 
 
 def commit_late(scene: Scene, rng: Random) -> None:
     """A commit arrives seconds later; by then the worker may be another member, or dead."""
-    _trap(scene, scene.stage.network.brokers, "commit", "late", rng.uniform(0.5, LATE_S_MAX))
+    _trap(scene, scene.stage.servers.network.brokers, "commit", "late", rng.uniform(0.5, LATE_S_MAX))
 
 
 def commit_lost(scene: Scene, rng: Random) -> None:
-    _trap(scene, scene.stage.network.brokers, "commit", rng.choice(("cut", "half_open")), 0.0)
+    _trap(scene, scene.stage.servers.network.brokers, "commit", rng.choice(("cut", "half_open")), 0.0)
 
 
 def insert_reply_lost(scene: Scene, rng: Random) -> None:
@@ -71,15 +71,15 @@ def insert_lost(scene: Scene, rng: Random) -> None:
 
 
 def letter_reply_lost(scene: Scene, rng: Random) -> None:
-    _trap(scene, scene.stage.network.brokers, "produce", "lose_reply", rng.uniform(0.05, 1.0))
+    _trap(scene, scene.stage.servers.network.brokers, "produce", "lose_reply", rng.uniform(0.05, 1.0))
 
 
 def heartbeat_reply_lost(scene: Scene, rng: Random) -> None:
-    _trap(scene, scene.stage.network.brokers, "heartbeat", "lose_reply", rng.uniform(0.05, 3.0))
+    _trap(scene, scene.stage.servers.network.brokers, "heartbeat", "lose_reply", rng.uniform(0.05, 3.0))
 
 
 def fetch_reply_lost(scene: Scene, rng: Random) -> None:
-    _trap(scene, scene.stage.network.brokers, "fetch", "lose_reply", rng.uniform(0.05, 1.0))
+    _trap(scene, scene.stage.servers.network.brokers, "fetch", "lose_reply", rng.uniform(0.05, 1.0))
 
 
 def query_reply_lost(scene: Scene, rng: Random) -> None:
@@ -120,7 +120,7 @@ def applied_and_dropped(scene: Scene, rng: Random) -> None:
 
 
 def _cut(scene: Scene, rng: Random, name: str) -> None:
-    cut = scene.stage.network.cut(name, rng.choice((1, 2, None)))
+    cut = scene.stage.servers.network.cut(name, rng.choice((1, 2, None)))
     if cut:
         scene.tally.add("network", f"connections cut, {_kind(name)}")
         scene.note(f"{cut} connections to {name} cut")
@@ -128,31 +128,31 @@ def _cut(scene: Scene, rng: Random, name: str) -> None:
 
 def _delay(scene: Scene, rng: Random, name: str, seconds_max: float) -> None:
     seconds, lasts_s = rng.uniform(0.02, seconds_max), rng.uniform(0.5, 3.0)
-    scene.stage.network.delay(name, seconds)
+    scene.stage.servers.network.delay(name, seconds)
     scene.tally.add("network", f"latency, {_kind(name)}")
     scene.note(f"{name} answers {seconds:.2f} s late for {lasts_s:.1f} s")
     scene.wait(lasts_s)
-    scene.stage.network.delay(name, 0.0)
+    scene.stage.servers.network.delay(name, 0.0)
 
 
 def _half_open(scene: Scene, rng: Random, name: str) -> None:
     """The connections there are say nothing any more, for ever; new ones neither, for a while."""
-    count, lasts_s = scene.stage.network.half_open(name), rng.uniform(0.2, 3.0)
-    scene.stage.network.silence(name, True)
+    count, lasts_s = scene.stage.servers.network.half_open(name), rng.uniform(0.2, 3.0)
+    scene.stage.servers.network.silence(name, True)
     if count:
         scene.tally.add("network", f"half-open, {_kind(name)}")
         scene.note(f"{count} connections to {name} fell silent; new ones for {lasts_s:.1f} s")
     scene.wait(lasts_s)
-    scene.stage.network.silence(name, False)
+    scene.stage.servers.network.silence(name, False)
 
 
 def _trap(scene: Scene, names: Sequence[str], request: str, happening: Happening, seconds: float) -> None:
-    trap = scene.stage.network.trap(names, request, happening, seconds)
+    trap = scene.stage.servers.network.trap(names, request, happening, seconds)
     waited_s = 0.0
     while not trap.sprung and waited_s < SPRING_S and not scene.ending.is_set():
         scene.wait(0.05)
         waited_s += 0.05
-    scene.stage.network.disarm(trap)
+    scene.stage.servers.network.disarm(trap)
     if trap.sprung:
         shown = {"lose_reply": "reply lost", "late": "late", "cut": "lost", "half_open": "lost, half-open"}[happening]
         scene.tally.add("network", f"{request} {shown}")
@@ -167,13 +167,13 @@ def _order(scene: Scene, rng: Random, category: Any, kind: str, **fault: Any) ->
     """Some of the next inserts meet it. What has not been met after a while is taken back and not counted."""
     times = rng.randint(1, 4)
     try:
-        scene.stage.clickhouse.fault(times=times, **fault)
+        scene.stage.servers.clickhouse.fault(times=times, **fault)
         waited_s = 0.0
-        while waited_s < SPRING_S and scene.stage.clickhouse.faults_left() and not scene.ending.is_set():
+        while waited_s < SPRING_S and scene.stage.servers.clickhouse.faults_left() and not scene.ending.is_set():
             scene.wait(0.25)
             waited_s += 0.25
-        met = times - scene.stage.clickhouse.faults_left()
-        scene.stage.clickhouse.clear_faults()
+        met = times - scene.stage.servers.clickhouse.faults_left()
+        scene.stage.servers.clickhouse.clear_faults()
     except (urllib.error.URLError, OSError):
         return  # ClickHouse is down, and with it the order.
     if met:

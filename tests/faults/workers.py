@@ -76,7 +76,7 @@ def forget_offsets(scene: Scene, rng: Random) -> None:
     Then everything is read again from the beginning, and only the lineage of the rows says what is there already.
     """
     with scene.servers, scene.wires:
-        scene.stage.network.heal()
+        scene.stage.servers.network.heal()
         for number in scene.fleet.running():
             if rng.random() < 0.5:
                 scene.fleet.kill(number)
@@ -85,7 +85,7 @@ def forget_offsets(scene: Scene, rng: Random) -> None:
                 scene.fleet.stop(number)
                 scene.tally.add("process", "worker restarted as planned")
         time.sleep(SETTLED_S)
-        delete_group(scene.stage.admin, 30.0)
+        delete_group(scene.stage, 30.0)
         scene.tally.add("cluster", "committed offsets forgotten")
         scene.note("the committed offsets are forgotten")
         _bring_up(scene)
