@@ -70,10 +70,12 @@ class Worker:
             self._child.kill()
             self._child, self.frozen = None, False
 
-    def stop(self) -> int:
-        """SIGTERM; the exit code, -9 when it did not drain in time."""
+    def release(self) -> Child | None:
+        """Hands the process over to whoever stops it."""
+        if self.running and self.frozen:
+            self.thaw()
         child, self._child = self._child, None
-        return child.stop(DRAIN_S_MAX) if child is not None else 0
+        return child
 
     def ended(self) -> tuple[int, str] | None:
         """The code and the last words of a process that ended by itself."""
@@ -174,16 +176,11 @@ class Fleet:
                 self.workers[number].thaw()
 
     def stop(self, number: int) -> int:
-        """SIGTERM, and waits. The lock is free meanwhile, so that the others are looked after."""
+        """SIGTERM; the exit code, negative when it had to be killed. The others are looked after meanwhile."""
         with self._lock:
             self._restarts.pop(number, None)
-            worker = self.workers.pop(number)
-        if worker.frozen:
-            worker.thaw()
-        code = worker.stop()
-        with self._lock:
-            self.workers[number] = worker
-        return code
+            child = self.workers[number].release()
+        return child.stop(DRAIN_S_MAX) if child is not None else 0
 
     def running(self) -> list[int]:
         """Those that run and are not frozen."""
