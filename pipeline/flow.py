@@ -271,7 +271,7 @@ class Flow:
         if not self._batch.has_room_for(partition):
             self._seal("partitions")
         started_s = self._clock.monotonic_s()
-        self._dedup.pass_time(records.timestamps)
+        self._dedup.pass_time(partition, records.timestamps)
         left_out = self._left_out.get(partition)
         if left_out is not None and self._dedup.enabled:
             # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.
@@ -308,6 +308,7 @@ class Flow:
         if position is None:
             return
         self.at_end.add(end.partition)
+        self._dedup.rest(end.partition)
         if end.next_offset > position and self._batch.has_room_for(end.partition):
             # Offsets without records (transaction markers, compaction) are part of the span too.
             self._batch.cover(end.partition, position, end.next_offset, self._clock.monotonic_s())
@@ -316,6 +317,7 @@ class Flow:
     def _halt(self, fault: SourceFault, source: Source) -> None:
         """Stops one partition, loudly; the others go on."""
         self.halted[fault.partition] = f"{fault.name}: {fault.detail}"
+        self._dedup.rest(fault.partition)
         self._metrics.stopped(fault.name)
         log.error(
             "%s is not read any more, at offset %d: %s (%s). Nothing past it was committed. `penstock check` tells what is "
