@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 SPREAD_MANY = 10
 """An insert that makes more parts than this costs more in merges than in writing."""
-
 WINDOW_BLOCKS_MANY = 1_000_000
-"""A longer memory costs every insert: of all replicas each looks at it, and Keeper holds it."""
+"""A longer memory is a burden: the server, or Keeper, holds an entry for each block."""
 FEWER_INSERTS = (
     "Make fewer, larger inserts: raise batch.age_ms_max and batch.rows_max, and use a PARTITION BY that keeps a batch in "
     "one partition"
