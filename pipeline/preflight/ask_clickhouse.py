@@ -54,17 +54,18 @@ FROM
 """A part of level 0 is an inserted one; those of other replicas come as downloads, which belong to no query."""
 
 _KEPT = """
-SELECT count(), max(in_minute) / 60, max(in_second)
+SELECT count(), max(in_minute) / 60, max(at_once)
 FROM
 (
     SELECT
         count() OVER (PARTITION BY toStartOfMinute(modification_time)) AS in_minute,
-        uniqExact(partition_id) OVER (PARTITION BY modification_time) AS in_second
+        uniqExact(partition_id) OVER
+            (ORDER BY toUInt32(modification_time) RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) AS at_once
     FROM system.parts
     WHERE {where} AND level = 0 AND data_version = min_block_number AND modification_time > now() - 300
 )
 """
-"""Parts of one insert appear in the same second, each in another partition; those of several mostly in the same ones."""
+"""Parts of one insert appear within a second, each in another partition; those of several mostly in the same ones."""
 
 
 def known_settings(client: ClickHouse) -> set[str]:
