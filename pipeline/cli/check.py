@@ -200,7 +200,7 @@ def _privileges(config: Config, as_json: bool) -> int:
     acls = privileges.acl_commands(config)
     grants = [
         (grant.needed, f"{privileges.grant_statement(grant, config.clickhouse.username)};")
-        for grant in privileges.grants(config, privileges.key_columns(config))
+        for grant in privileges.grants(config, privileges.read_columns(config))
     ]
     if as_json:
         groups = {"kafka": acls, "clickhouse": grants}

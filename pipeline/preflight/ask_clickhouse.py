@@ -153,6 +153,14 @@ def views(client: ClickHouse, names: Iterable[str]) -> list[View]:
     return list(found.values())
 
 
+def replicated(client: ClickHouse, tables: Iterable[str]) -> bool | None:
+    """Whether all tables are replicated, or none is; None when they differ, or cannot be seen."""
+    names = " OR ".join(f"({_where(client, table, 'name')})" for table in tables)
+    rows = client.query_rows(f"SELECT engine FROM system.tables WHERE {names}", doing="reading what the tables are")
+    kinds = {engine.startswith(("Replicated", "Shared")) for (engine,) in rows}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
 def granted(client: ClickHouse, wanted: Sequence[Grant]) -> list[tuple[Grant, bool | None]]:
     """Which of the rights the user has; None: the server cannot be asked."""
     return [(grant, client.granted(grant.privilege, grant.where)) for grant in wanted]

@@ -54,7 +54,7 @@ def member_checks(
             "group-members",
             name,
             Status.WARNING,
-            f"has {workers} workers for {plural(partitions, 'partition')}: {workers - partitions} have nothing to do",
+            f"has {workers} workers for {plural(partitions, 'partition')}: {workers - partitions} without work",
             "Stop them, or give the topics more partitions",
         )
     else:

@@ -5,7 +5,7 @@ It asks, hands the facts to the checks, and passes on what they find. It changes
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.clock import Clock, SystemClock
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.kafka import Group, Inspection
 
 SYSTEM_CLOCK = SystemClock()
+ACCESS_DENIED = 497
 
 
 class Terms(NamedTuple):
@@ -70,8 +71,9 @@ def _kafka(config: Config, terms: Terms, cluster: Inspection) -> Generator[Check
     sources = {topic: existing[topic] for topic in keys if topic in existing and topic != letters}
     group = cluster.group()
     committed = yield from _group(config, cluster, group, sources, allowed, limits)
-    for topic in existing:
-        settings = cluster.settings("topic", topic)
+    settings_of = {topic: cluster.settings("topic", topic) for topic in existing}
+    yield from topics.unread_settings([topic for topic in existing if not settings_of[topic]])
+    for topic, settings in settings_of.items():
         yield from topics.compaction_checks(config, topic, settings, letters=topic == letters)
         if topic == letters:
             yield from topics.letter_size_checks(config, topic, settings)
@@ -164,10 +166,20 @@ def clickhouse(config: Config, terms: Terms, workers: int = 1) -> Iterator[Check
     client = ClickHouse(msgspec.structs.replace(config.clickhouse, urls=up))
     try:
         yield from _clickhouse(config, terms, client, workers)
-    except (SinkError, DependencyDown) as error:
+    except SinkError as error:
+        yield _refused(error) if error.code == ACCESS_DENIED else down("clickhouse", error)
+    except DependencyDown as error:
         yield down("clickhouse", error)
     finally:
         client.close()
+
+
+def _refused(error: SinkError) -> Check:
+    """A question that the user may not ask; which right it lacks was told before, as far as the server knows."""
+    text, _, fix = str(error).partition(". ")
+    return Check(
+        "clickhouse-privileges", "clickhouse privileges", Status.PROBLEM, f"{text}: the rest is not known", fix
+    )
 
 
 def _server(url: str, client: ClickHouse, clock: Clock) -> Iterator[Check]:
@@ -185,7 +197,7 @@ def _clickhouse(config: Config, terms: Terms, client: ClickHouse, workers: int) 
     user_settings = ask.settings(client)
     yield from servers.setting_checks(config, _sent(), user_settings, config.clickhouse.username)
     contracts = yield from _contracts(config, client)
-    replicated: set[bool] = set()
+    yield from _grants(config, client, contracts)
     for table in dict.fromkeys(tables_of(config)):
         try:
             facts = client.table_facts(table)
@@ -193,18 +205,14 @@ def _clickhouse(config: Config, terms: Terms, client: ClickHouse, workers: int) 
             if error.code != UNKNOWN_TABLE:
                 raise
             continue  # The contract check has said so.
-        replicated.add(facts.replicated)
         found = list(definition_checks(config, client, table, facts, terms.outage_s))
         if not any(check.status is Status.PROBLEM for check in found):
             yield table_summary(table, facts)
         yield from found
         if facts.engine.endswith("MergeTree"):
-            limit = user_settings.get(ask.PARTITIONS_MAX, servers.Setting("0", False)).value
-            yield from _traffic(config, terms, client, table, facts, workers, int(limit))
-    keys = _key_columns(contracts)
-    one_kind = replicated.copy().pop() if len(replicated) == 1 else None
-    wanted = privileges.grants(config, keys, replicated=one_kind)
-    yield from privileges.grant_checks(config, ask.granted(client, wanted))
+            theirs = user_settings.get(ask.PARTITIONS_MAX, servers.Setting("0", False)).value
+            limit = int(config.clickhouse.settings.get(ask.PARTITIONS_MAX, theirs))
+            yield from _traffic(config, terms, client, table, facts, workers, limit)
 
 
 def _sent() -> Mapping[str, object]:
@@ -213,8 +221,21 @@ def _sent() -> Mapping[str, object]:
     return INSERT_SETTINGS
 
 
-def _key_columns(contracts: Mapping[str, Contract]) -> dict[str, Sequence[str]]:
-    return {target.table: target.key_columns for one in contracts.values() for target in one.tables.values()}
+def _grants(config: Config, client: ClickHouse, contracts: Mapping[str, Contract]) -> Iterator[Check]:
+    """Rights come before what they are needed for: without them the questions that follow fail."""
+    from pipeline.preflight import ask_clickhouse as ask
+
+    targets = [target for contract in contracts.values() for target in contract.tables.values()]
+    columns = {
+        target.table: [
+            name
+            for name in dict.fromkeys([*privileges.LINEAGE, *target.key_columns])
+            if name in {column.name for column in target.columns}
+        ]
+        for target in targets
+    }
+    wanted = privileges.grants(config, columns, replicated=ask.replicated(client, tables_of(config)))
+    yield from privileges.grant_checks(config, ask.granted(client, wanted))
 
 
 def _traffic(

@@ -83,8 +83,8 @@ def acl_commands(config: Config) -> list[tuple[bool, str]]:
     return [(key[0], acl_command(config, found)) for key, found in grouped.items()]
 
 
-def key_columns(config: Config) -> dict[str, Sequence[str]] | None:
-    """The columns of the dedup key by table, as far as they are known without a server; None when a contract is broken.
+def read_columns(config: Config) -> dict[str, Sequence[str]] | None:
+    """The columns a worker reads back, by table, as far as they are known without a server; None: a contract is broken.
 
     An inferred contract names its fields like the columns.
     """
@@ -95,9 +95,9 @@ def key_columns(config: Config) -> dict[str, Sequence[str]] | None:
         for route in config.routes:
             if route.contract:
                 targets = contracts.load(route, config.dedup, {}).tables.values()
-                found |= {target.table: target.key_columns for target in targets}
+                found |= {target.table: [*LINEAGE, *target.key_columns] for target in targets}
             else:
-                found[route.table] = [key for key in config.dedup.key if not key.startswith("@")]
+                found[route.table] = [*LINEAGE, *(key for key in config.dedup.key if not key.startswith("@"))]
     except ConfigurationError:
         return None
     return found
@@ -105,13 +105,13 @@ def key_columns(config: Config) -> dict[str, Sequence[str]] | None:
 
 def grants(
     config: Config,
-    keys: Mapping[str, Sequence[str]] | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
     *,
     replicated: bool | None = None,
 ) -> list[Grant]:
     """What the ClickHouse user of a worker, and of `penstock check`, must be granted.
 
-    `keys`: the columns of the dedup key by table, where the contracts are known; SELECT is asked for the whole table
+    `columns`: those a worker reads back, by table, where the contracts are known; SELECT is asked for the whole table
     otherwise. `replicated`: whether the tables are; None: not known.
     """
     from pipeline.clickhouse import quote, quote_table
@@ -120,11 +120,12 @@ def grants(
     for table in dict.fromkeys(tables_of(config)):
         where = quote_table(table if "." in table else f"{config.clickhouse.database}.{table}")
         found.append(Grant("INSERT", where, "rows"))
-        columns = ""
-        if keys is not None:
-            names = [*LINEAGE, *keys.get(table, ())]
-            columns = f"({', '.join(quote(name) for name in dict.fromkeys(names))})"
-        found.append(Grant(f"SELECT{columns}", where, "what is stored already"))
+        read = (columns or {}).get(table)
+        if read is None:
+            found.append(Grant("SELECT", where, "what is stored already"))
+        elif read:
+            names = ", ".join(quote(name) for name in dict.fromkeys(read))
+            found.append(Grant(f"SELECT({names})", where, "what is stored already"))
     if replicated is not True:
         found.append(Grant("SELECT", "system.merge_tree_settings", "the deduplication window"))
     if replicated is not False:

@@ -35,8 +35,10 @@ class Inserts(NamedTuple):
     """Table partitions that one insert reaches, at worst; 0: not known."""
     insert_ms: int
     """The slowest insert; 0: not known."""
-    measured: str
+    basis: str
     """What the figures rest on, for people."""
+    measured: bool = True
+    """False: it is what the configuration leads to, if records flow."""
 
 
 class Parts(NamedTuple):
@@ -57,7 +59,7 @@ def planned(config: Config, workers: int) -> Inserts:
     """What the configuration leads to while records flow: each worker ends a batch at its age, if not before."""
     rate = max(1, workers) * 1000 / config.batch.age_ms_max
     basis = f"{plural(max(1, workers), 'worker')}, one batch each {config.batch.age_ms_max} ms"
-    return Inserts(rate, 0, 0, f"not measured: {basis}")
+    return Inserts(rate, 0, 0, f"not measured: {basis}", measured=False)
 
 
 def rate_checks(
@@ -75,12 +77,13 @@ def rate_checks(
         return
     held_s = facts.window_blocks / inserts.blocks_per_s
     needed_s = retry_s(config)
-    rate = f"{inserts.blocks_per_s:.3g} blocks a second ({inserts.measured})"
+    rate = f"{inserts.blocks_per_s:.3g} blocks a second ({inserts.basis})"
     text = f"{facts.window_blocks} remembered inserts last {duration(held_s)} at {rate}"
     if held_s < needed_s:
         again = f"an insert may be repeated after 2 x clickhouse.insert_timeout_ms = {needed_s:.0f} s"
         fix = _longer(table, facts, inserts, needed_s)
-        yield Check("window-rate", name, Status.PROBLEM, f"{text}, and {again}", fix)
+        status = Status.PROBLEM if inserts.measured else Status.WARNING
+        yield Check("window-rate", name, status, f"{text}, and {again}", fix)
     elif not facts.lineage and held_s < 2 * outage_s:
         outage = f"outages up to {duration(outage_s)} are to be survived without lineage columns (--outage)"
         fix = _longer(table, facts, inserts, outage_s)
@@ -118,7 +121,7 @@ def spread_checks(name: str, facts: TableFacts, inserts: Inserts, parts: Parts) 
         f"Make a table with a coarser key than {facts.partition_key} (a month, or none), write to that one, and copy the "
         "old rows with INSERT SELECT; a partition key cannot be altered"
     )
-    text = f"{key} cuts one insert into up to {inserts.spread} parts ({inserts.measured})"
+    text = f"{key} cuts one insert into up to {inserts.spread} parts ({inserts.basis})"
     if facts.window_blocks and inserts.spread > facts.window_blocks:
         text += f", more than the {facts.window_blocks} it remembers, so nothing is deduplicated"
         yield Check("partitioning", name, Status.PROBLEM, text, fix)
@@ -132,7 +135,7 @@ def spread_checks(name: str, facts: TableFacts, inserts: Inserts, parts: Parts) 
 def part_checks(name: str, inserts: Inserts, parts: Parts) -> Iterator[Check]:
     """Whether merges keep up with the parts that inserts make."""
     name = f"table {name}"
-    rate = f"{inserts.blocks_per_s:.3g} new ones a second ({inserts.measured})"
+    rate = f"{inserts.blocks_per_s:.3g} new ones a second ({inserts.basis})"
     text = f"{parts.fullest} active parts in its fullest partition, {rate}"
     fix = f"{FEWER_INSERTS}; look at system.merges, at mutations that do not end, and at the disk"
     if parts.throw_at and parts.fullest >= parts.throw_at:
@@ -159,7 +162,7 @@ def insert_time_checks(config: Config, name: str, inserts: Inserts) -> Iterator[
             "insert-time",
             f"table {name}",
             Status.WARNING,
-            f"took {duration(inserts.insert_ms / 1000)} for an insert ({inserts.measured}), and one is sent again after "
+            f"took {duration(inserts.insert_ms / 1000)} for an insert ({inserts.basis}), and one is sent again after "
             f"clickhouse.insert_timeout_ms = {deadline_ms}",
             "Look for slow views and for delays by too many parts; lower batch.rows_max, or raise clickhouse.insert_timeout_ms",
         )

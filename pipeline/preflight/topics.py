@@ -41,6 +41,16 @@ def alter(config: Config, topic: str, setting: str) -> str:
     return f"kafka-configs.sh {where} --alter --add-config {setting}"
 
 
+def unread_settings(unread: Sequence[str]) -> Iterator[Check]:
+    """What cannot be said of topics whose configuration cannot be read."""
+    if unread:
+        text = (
+            f"the configuration of {', '.join(unread)} cannot be read (no right to, or not supported): compaction, retention "
+            "and sizes are not known"
+        )
+        yield Check("topic-settings", "topics", Status.SKIPPED, text)
+
+
 def compaction_checks(config: Config, topic: str, settings: Mapping[str, str], *, letters: bool) -> Iterator[Check]:
     """Compaction removes all but the last record of a key."""
     policy = settings.get("cleanup.policy", "")

@@ -42,7 +42,8 @@ def view_checks(
         bad += _of_target(name, view)
     yield from bad
     if not bad:
-        yield Check("views", name, Status.OK, f"{plural(len(views), 'view')} deduplicate as it does")
+        verb = "remembers" if len(views) == 1 else "remember"
+        yield Check("views", name, Status.OK, f"{plural(len(views), 'view')} {verb} inserts as it does")
 
 
 def _of_version(name: str, views: Sequence[View], known: Collection[str], sent: Collection[str]) -> Iterator[Check]:

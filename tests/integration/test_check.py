@@ -32,7 +32,11 @@ def test_all_is_well(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
     assert ": version " in report.one("clickhouse").text
     assert report.well("clock")
     assert report.well("clickhouse-privileges")
-    assert [one.check for one in report if one.status == "skipped"] == ["kafka-privileges", "broker-settings"]
+    assert [one.check for one in report if one.status == "skipped"] == [
+        "kafka-privileges",
+        "topic-settings",
+        "broker-settings",
+    ]
 
 
 def test_topics_that_are_missing(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:

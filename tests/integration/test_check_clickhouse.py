@@ -177,7 +177,7 @@ def test_a_view_whose_target_remembers_nothing(setup: Setup, capsys: pytest.Capt
     assert "its totals will not show it" in found.text
     setup.sql(found.fix)
     report = setup.check(capsys, 0)
-    assert report.one("views").text == "1 view deduplicate as it does"
+    assert report.one("views").text == "1 view remembers inserts as it does"
     assert "warning" not in report.statuses()
 
 
@@ -195,7 +195,7 @@ def test_views_behind_views_and_inner_tables(setup: Setup, capsys: pytest.Captur
     assert sorted(one.text.partition(":")[0].rpartition(".")[2] for one in found) == ["inside", "to_second"]
     for one in found:
         setup.sql(one.fix)
-    assert setup.check(capsys, 0).one("views").text == "3 views deduplicate as it does"
+    assert setup.check(capsys, 0).one("views").text == "3 views remember inserts as it does"
 
 
 def test_the_fix_of_a_view_makes_a_repeated_insert_single(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,6 +246,46 @@ def test_a_user_without_the_right_to_insert(
     where = f"`{setup.database.database}`.`orders`"
     assert found.text == f"default lacks INSERT on {where} (rows)"
     assert found.fix == f"GRANT INSERT ON {where} TO `default`"
+
+
+def refuse(setup: Setup, match: str, code: int, name: str) -> None:
+    """The server refuses statements about this, as one does that is older or does not allow it."""
+    setup.database.server.fault("fail", match=match, code=code, name=name, times=100, inserts_only=False)
+
+
+def test_a_server_older_than_check_grant(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    setup.table()
+    refuse(setup, "CHECK GRANT", 62, "SYNTAX_ERROR")
+    found = setup.check(capsys, 0).one("clickhouse-privileges")
+    assert (found.status, "penstock check --privileges" in found.text) == ("skipped", True)
+
+
+def test_system_tables_that_the_user_may_not_read(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without parts and part log less is known; without the settings of the engine a worker cannot start."""
+    setup.table()
+    refuse(setup, "FROM system.part", 497, "ACCESS_DENIED")
+    report = setup.check(capsys, 0)
+    assert report.one("parts").status == "skipped"
+    assert "not measured" in report.one("window-rate").text
+    setup.database.server.clear_faults()
+    refuse(setup, "system.merge_tree_settings WHERE name LIKE", 497, "ACCESS_DENIED")
+    found = setup.check(capsys, 1).one("clickhouse-privileges", "problem")
+    assert "the rest is not known" in found.text
+    assert "penstock check --privileges" in found.fix
+
+
+def test_a_server_that_does_not_mark_obsolete_settings(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    setup.table()
+    setup.sql(f"CREATE TABLE copies (amount Int64) ENGINE = MergeTree ORDER BY tuple() {WINDOW}")
+    for name in ("one", "other"):
+        setup.sql(f"CREATE MATERIALIZED VIEW {name} TO copies AS SELECT amount FROM orders")
+    assert setup.check(capsys, 0).one("views").text == "2 views remember inserts as it does"
+    refuse(setup, "is_obsolete", 47, "UNKNOWN_IDENTIFIER")
+    found = setup.check(capsys, 1).one("views-version")
+    assert "gives their blocks one token" in found.text
+    setup.write(clickhouse=f"[clickhouse.settings]\n{found.fix.partition(': ')[2]}")
+    refuse(setup, "is_obsolete", 47, "UNKNOWN_IDENTIFIER")
+    assert setup.check(capsys, 0).well("views")
 
 
 def test_async_insert_is_on_by_default_and_switched_off(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,7 +192,11 @@ def test_what_is_not_measured_comes_from_the_configuration() -> None:
     assert planned(config(), 3).blocks_per_s == 3
     assert planned(config(batch={"age_ms_max": 250}), 3).blocks_per_s == 12
     assert planned(config(), 0).blocks_per_s == 1, "the worker that is going to be started"
-    assert "3 workers" in planned(config(), 3).measured
+    assert "3 workers" in planned(config(), 3).basis
+    few = plain(window_blocks=1_000)
+    guessed = rate_checks(config(), "t", "`t`", few, planned(config(), 9), 100)
+    assert verdicts(guessed) == [("window-rate", WARNING)], "a guess is no reason to refuse"
+    assert verdicts(rated(few, 9)) == [("window-rate", PROBLEM)]
 
 
 LIMITS = Parts(0, 0, 1_000, 3_000, 100_000, 100)

@@ -17,8 +17,15 @@ from pipeline.kafka import Group
 from pipeline.preflight import Check, Status, broker_limits, deadlines, exit_code, of_problem
 from pipeline.preflight.checks import duration
 from pipeline.preflight.groups import committed_check, member_checks
-from pipeline.preflight.privileges import Grant, acl_checks, acl_command, acls, grant_checks, grants, key_columns
-from pipeline.preflight.topics import Backlog, compaction_checks, letter_size_checks, retention_checks, topic_check
+from pipeline.preflight.privileges import Grant, acl_checks, acl_command, acls, grant_checks, grants, read_columns
+from pipeline.preflight.topics import (
+    Backlog,
+    compaction_checks,
+    letter_size_checks,
+    retention_checks,
+    topic_check,
+    unread_settings,
+)
 from pipeline.types import Partition, Span
 
 OK, WARNING, PROBLEM, SKIPPED = Status.OK, Status.WARNING, Status.PROBLEM, Status.SKIPPED
@@ -110,6 +117,11 @@ def test_deadlines_grow_from_the_insert_to_the_group() -> None:
 def test_a_topic_is_there_or_not() -> None:
     assert topic_check("t", 3, "routes[0].topic").status is OK
     assert topic_check("t", 0, "routes[0].topic").status is PROBLEM
+
+
+def test_topics_whose_configuration_cannot_be_read() -> None:
+    assert list(unread_settings([])) == []
+    assert verdicts(unread_settings(["t", "dead"])) == [("topic-settings", SKIPPED)]
 
 
 def test_compaction() -> None:
@@ -272,18 +284,19 @@ def test_the_principal_is_who_the_brokers_see() -> None:
 
 def test_the_least_grants() -> None:
     where = config(dedup={"key": ["event_id"]})
-    found = [(grant.privilege, grant.where) for grant in grants(where, key_columns(where)) if grant.needed]
+    found = [(grant.privilege, grant.where) for grant in grants(where, read_columns(where)) if grant.needed]
     assert found == [
         ("INSERT", "`default`.`t`"),
         ("SELECT(`_topic`, `_partition`, `_offset`, `_timestamp`, `event_id`)", "`default`.`t`"),
         ("SELECT", "system.merge_tree_settings"),
         ("SELECT", "system.replicated_merge_tree_settings"),
     ]
-    one_kind = [grant.where for grant in grants(where, {}, replicated=True)]
+    one_kind = [grant.where for grant in grants(where, {"t": []}, replicated=True)]
+    assert one_kind[:2] == ["`default`.`t`", "system.replicated_merge_tree_settings"], "nothing is read back"
     assert "system.merge_tree_settings" not in one_kind
-    assert key_columns(config(dedup={"key": ["@key"]})) == {"t": []}
+    assert read_columns(config(dedup={"key": ["@key"]})) == {"t": ["_topic", "_partition", "_offset", "_timestamp"]}
     assert [grant.privilege for grant in grants(config())][:2] == ["INSERT", "SELECT"], "contracts are not known"
-    assert key_columns(config(routes=[{"topic": "t", "table": "t", "contract": "nowhere:Nothing"}])) is None
+    assert read_columns(config(routes=[{"topic": "t", "table": "t", "contract": "nowhere:Nothing"}])) is None
 
 
 def test_a_grant_that_is_missing() -> None:
