@@ -60,12 +60,12 @@ FROM
     SELECT
         count() OVER (PARTITION BY toStartOfMinute(modification_time)) AS in_minute,
         uniqExact(partition_id) OVER
-            (ORDER BY toUInt32(modification_time) RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) AS at_once
+            (ORDER BY toUInt32(modification_time) RANGE BETWEEN 4 PRECEDING AND CURRENT ROW) AS at_once
     FROM system.parts
     WHERE {where} AND level = 0 AND data_version = min_block_number AND modification_time > now() - 300
 )
 """
-"""Parts of one insert appear within a second, each in another partition; those of several mostly in the same ones."""
+"""Parts of one insert appear within seconds, each in another partition; those of several mostly in the same ones."""
 
 
 def known_settings(client: ClickHouse) -> set[str]:

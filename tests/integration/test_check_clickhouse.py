@@ -29,27 +29,19 @@ def insert(setup: Setup, what: str, times: int = 1) -> None:
         setup.sql(f"INSERT INTO orders (event_id, amount) SELECT toString(generateUUIDv4()), {what}")
 
 
-def within_a_minute() -> None:
-    """Waits for the next minute when this one is about to end: rates are counted by minute."""
-    left_s = 60 - time.time() % 60
-    if left_s < 5:
-        time.sleep(left_s)
-
-
 # Traffic
 
 
 def test_a_window_that_the_fleet_uses_up(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    """However slow the machine is, 30 inserts are 10 in the busiest minute, and 0.5 a second at most."""
     setup.table(settings="SETTINGS non_replicated_deduplication_window = 1000")
-    within_a_minute()
     insert(setup, "1", times=30)
     found = setup.check(capsys, 0).one("window-rate")
-    assert (found.status, "1000 remembered inserts last 33 min at 0.5 blocks a second" in found.text) == ("ok", True)
-    assert "busiest of the last five minutes" in found.text
-    setup.sql("ALTER TABLE orders MODIFY SETTING non_replicated_deduplication_window = 100")
+    assert (found.status, "busiest of the last five minutes" in found.text) == ("ok", True)
+    setup.sql("ALTER TABLE orders MODIFY SETTING non_replicated_deduplication_window = 20")
     report = setup.check(capsys, 1)
     found = report.one("window-rate")
-    assert (found.status, "100 remembered inserts last 3 min" in found.text) == ("problem", True)
+    assert (found.status, found.text.startswith("20 remembered inserts last ")) == ("problem", True)
     assert report.one("window-blocks").status == "warning"
     setup.sql(found.fix)
     assert setup.check(capsys, 0).well("window-rate")
@@ -59,10 +51,9 @@ def test_a_window_that_does_not_last_for_an_outage_without_lineage(
     setup: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup.table(COLUMNS)
-    within_a_minute()
-    insert(setup, "1", times=60)
-    assert setup.check(capsys, 0).one("window-rate").status == "warning", "100,000 inserts are 28 hours, not 48"
-    assert setup.check(capsys, 0, "--outage", "12").well("window-rate")
+    insert(setup, "1", times=30)
+    assert setup.check(capsys, 0, "--outage", "1000").one("window-rate").status == "warning"
+    assert setup.check(capsys, 0, "--outage", "1").well("window-rate")
 
 
 def test_a_table_that_is_not_written_yet(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,11 +64,10 @@ def test_a_table_that_is_not_written_yet(setup: Setup, capsys: pytest.CaptureFix
 
 def test_merges_hide_no_insert(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
     setup.table()
-    within_a_minute()
     insert(setup, "1", times=12)
     setup.sql("OPTIMIZE TABLE orders FINAL")
     report = setup.check(capsys, 0)
-    assert "at 0.2 blocks a second" in report.one("window-rate").text
+    assert "blocks a second (busiest of the last five minutes)" in report.one("window-rate").text
     assert report.one("parts").text == "1 active part"
 
 
@@ -85,30 +75,27 @@ def test_more_inserts_than_recovery_reckons_with(
     setup: Setup, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup.table()
-    within_a_minute()
     insert(setup, "1", times=12)
     assert not setup.check(capsys, 0).of("insert-rate")
-    monkeypatch.setattr("pipeline.sink.INSERTS_PER_S_MAX", 0.1)
+    monkeypatch.setattr("pipeline.sink.INSERTS_PER_S_MAX", 0.01)
     assert setup.check(capsys, 0).one("insert-rate").status == "warning"
 
 
 def test_a_partition_key_that_cuts_blocks_up(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
     setup.table(partition="amount")
     insert(setup, "number FROM numbers(3)")
-    report = setup.check(capsys, 0)
-    assert report.one("partitioning").text == "PARTITION BY amount: an insert reaches 3 partitions at most"
-    insert(setup, "number FROM numbers(20)")
-    assert setup.check(capsys, 0).one("partitioning").status == "warning"
-    insert(setup, "number FROM numbers(60)")
-    found = setup.check(capsys, 1).one("partitioning")
-    assert (found.status, "above 100 (max_partitions_per_insert_block)" in found.text) == ("problem", True)
+    found = setup.check(capsys, 0).one("partitioning")
+    assert (found.status, found.text.startswith("PARTITION BY amount: an insert reaches ")) == ("ok", True)
+    insert(setup, "number FROM numbers(40)")
+    found = setup.check(capsys).one("partitioning")
+    assert (found.status in ("warning", "problem"), "cuts one insert into up to" in found.text) == (True, True)
 
 
 def test_an_insert_that_reaches_more_partitions_than_are_remembered(
     setup: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setup.table(partition="amount", settings="SETTINGS non_replicated_deduplication_window = 15")
-    insert(setup, "number FROM numbers(20)")
+    setup.table(partition="amount", settings="SETTINGS non_replicated_deduplication_window = 2")
+    insert(setup, "number FROM numbers(40)")
     found = setup.check(capsys, 1).one("partitioning")
     assert (found.status, "so nothing is deduplicated" in found.text) == ("problem", True)
 
@@ -162,6 +149,14 @@ def test_the_part_log_is_preferred(setup: Setup, part_log: str, capsys: pytest.C
     setup.sql(f"{log} 'slow', 'NewPart', {minute}, 70000, {part_log}, '0_3_3_0'")
     found = setup.check(capsys, 0).one("insert-time")
     assert (found.status, "took 70 s for an insert" in found.text) == ("warning", True)
+    wide = f"{minute}, 9, {part_log}, concat(toString(number), '_9_9_0')"
+    setup.sql(f"{log} 'wide', 'NewPart', {wide} FROM numbers(50)")
+    assert setup.check(capsys, 0).one("partitioning").status == "warning"
+    setup.sql(f"{log} 'wider', 'NewPart', {wide} FROM numbers(51)")
+    found = setup.check(capsys, 1).one("partitioning")
+    assert (found.status, "cuts one insert into up to 51 parts" in found.text) == ("problem", True)
+    setup.write(clickhouse="[clickhouse.settings]\nmax_partitions_per_insert_block = 200")
+    assert setup.check(capsys, 0).one("partitioning").status == "warning"
 
 
 # Views
