@@ -171,10 +171,13 @@ def _print_rest(checks: Sequence[Check]) -> None:
 
 
 def _wrapped(text: str, indent: int) -> str:
-    """The text in lines that fit the terminal, all but the first indented."""
+    """The text in lines that fit the terminal, all but the first indented; in one line where a program reads it."""
     import shutil
+    import sys
     import textwrap
 
+    if not sys.stdout.isatty():
+        return text
     width = min(_WIDTH_MAX, shutil.get_terminal_size((_WIDTH_MAX, 24)).columns)
     lines = textwrap.wrap(text, max(40, width - indent), break_long_words=False, break_on_hyphens=False)
     return ("\n" + " " * indent).join(lines)
