@@ -67,6 +67,10 @@ class Cluster:
     def cluster_id(self) -> str:
         return str(self._metadata().cluster_id or "")
 
+    def is_mock(self) -> bool:
+        """Whether this is librdkafka's mock cluster, which answers every time that is asked for with the end."""
+        return self.cluster_id().startswith("mockCluster")
+
     def topic_exists(self, topic: str) -> bool:
         return self.topic_partitions(topic) > 0
 

@@ -18,6 +18,17 @@ class Example:
     why: str
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Of one partition: `[first, next)` is accounted for; of it, Kafka still had `[readable_from, next)`."""
+
+    topic: str
+    partition: int
+    first: int
+    next: int
+    readable_from: int
+
+
 @dataclass
 class Report:
     """Counts of records by what became of them. Every record read is in exactly one of the first seven counts."""
@@ -46,7 +57,11 @@ class Report:
     """Rows at or after the committed offsets: of batches in flight."""
     in_flight: int = 0
     """Batches declared and not yet passed by the committed offset."""
+    removed: int = 0
+    """Of the offsets no longer in Kafka, those that retention took while they were about to be read."""
     partitions: int = 0
+    stretch: list[Stretch] = field(default_factory=list)
+    """The offsets that the account is about."""
     seconds: float = 0.0
     proved: list[str] = field(default_factory=list)
     not_proved: list[str] = field(default_factory=list)

@@ -9,25 +9,14 @@ import base64
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from pipeline.clickhouse import ClickHouse, literal, quote, quote_table
 from pipeline.contract import Contract, Target
 from pipeline.errors import ConfigurationError, Problem
 from pipeline.types import Partition
+from pipeline.verify.stored import NOTHING, Stored
 
 LINEAGE = ("_topic", "_partition", "_offset")
-
-
-class Stored(NamedTuple):
-    """The offsets of a partition that are in the tables: all of them, and those that are there more than once."""
-
-    offsets: frozenset[int]
-    several: Mapping[int, int]
-    """Offset -> number of rows, above 1."""
-
-
-NOTHING = Stored(frozenset(), {})
 
 
 class Tables:
