@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pipeline import contract as contracts
 from pipeline.batch import Target
+from pipeline.bounds import Bounds
 from pipeline.clickhouse import ClickHouse
 from pipeline.clock import Clock, SystemClock
 from pipeline.config import parse_start
@@ -31,7 +32,7 @@ from pipeline.intent import Identity, digest
 from pipeline.kafka import Cluster
 from pipeline.lane import Lane
 from pipeline.metrics import Metrics
-from pipeline.native import BlockBuilder
+from pipeline.native import BlockBuilder, Column
 from pipeline.offsets import RETRY_WAIT_MS_MAX, Offsets
 from pipeline.patience import Patience
 from pipeline.preflight import Status, definition_checks
@@ -66,10 +67,22 @@ class Assembly:
     dead_letters: DeadLetters | None
     delivery: Delivery
     config_digest: bytes
+    bounds: Bounds | None = None
+    """Set by `bind`: makes the worker's reading a bounded one."""
 
     @property
     def topics(self) -> list[str]:
-        return [route.topic for route in self.config.routes]
+        return self.bounds.topics if self.bounds is not None else [route.topic for route in self.config.routes]
+
+    @property
+    def salt(self) -> str:
+        """Part of the tokens of new batches; empty but for a replay."""
+        return self.bounds.salt if self.bounds is not None else ""
+
+    def bind(self, bounds: Bounds) -> None:
+        """Bounds the reading. To be called before `flow`."""
+        self.bounds = bounds
+        self.delivery.screen = bounds.screen
 
     def flow(self, post: Callable[[FlowEvent], None]) -> Flow:
         """The data plane with its recovery; they share the claims and nothing else."""
@@ -103,8 +116,20 @@ class Assembly:
             self.open_source,
             self.clock,
             heartbeat,
+            self.bounds,
         )
-        flow = Flow(self.config, live, dedup, recovery, self.open_source, post, self.metrics, self.clock, self.stopping)
+        flow = Flow(
+            self.config,
+            live,
+            dedup,
+            recovery,
+            self.open_source,
+            post,
+            self.metrics,
+            self.clock,
+            self.stopping,
+            self.bounds,
+        )
         return flow
 
     def open_source(self) -> Source:
@@ -123,10 +148,16 @@ class Assembly:
         self.cluster.close()
 
     def _lanes(self, dedup: Dedup) -> dict[str, Lane]:
-        return {topic: _lane(topic, contract, self.config, dedup) for topic, contract in self.contracts.items()}
+        with_ids = self.bounds is not None and dedup.key_is_column
+        return {
+            topic: lane_of(topic, contract, self.config, dedup, with_ids=with_ids)
+            for topic, contract in self.contracts.items()
+        }
 
     def _start_positions(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """Where partitions without a committed offset begin (`kafka.start`)."""
+        if self.bounds is not None:
+            return {partition: self.bounds.first(partition) for partition in partitions}
         start = parse_start(self.config.kafka.start)
         if isinstance(start, int):
             return self.offsets.for_times(dict.fromkeys(partitions, start))
@@ -162,7 +193,7 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
             random=random.Random(),
         )
         dead_letters.check()
-    lanes = {topic: _lane(topic, contract, config, Dedup(NO_DEDUP)) for topic, contract in loaded.items()}
+    lanes = {topic: lane_of(topic, contract, config, Dedup(NO_DEDUP)) for topic, contract in loaded.items()}
     return Assembly(
         config=config,
         clock=clock,
@@ -242,6 +273,15 @@ def load_contracts(
     return found
 
 
+def id_columns(target: contracts.Target) -> list[Column]:
+    """The columns of a target that make its event ids and the place of each: what a look-up of ids is asked with."""
+    columns = [column for column in target.columns if column.name in target.key_columns]
+    return columns + [
+        Column(name, contracts.LINEAGE[name][1], contracts.LINEAGE[name][0])
+        for name in ("_partition", "_offset", "_timestamp")
+    ]
+
+
 def _table_problems(config: Config, clickhouse: ClickHouse, table: str, key: str) -> list[Problem]:
     """What `penstock check` calls a problem of the table; what it warns of is logged."""
     try:
@@ -274,7 +314,8 @@ def _columns_of(
     return None if missing else tables
 
 
-def _lane(topic: str, contract: Contract, config: Config, dedup: Dedup) -> Lane:
+def lane_of(topic: str, contract: Contract, config: Config, dedup: Dedup, *, with_ids: bool = False) -> Lane:
+    """One topic's lane. `with_ids`: its batches also hold the key and lineage columns by themselves."""
     key_columns_count = bool(dedup.key_is_column)
     targets = []
     for row_type, target in contract.tables.items():
@@ -282,6 +323,7 @@ def _lane(topic: str, contract: Contract, config: Config, dedup: Dedup) -> Lane:
         scope = domain(topic, target.table)
         builder = BlockBuilder(target.columns, key=key, domain=scope, encode_json=contracts.encode_json)
         names = tuple(column.name for column in target.columns)
-        targets.append((row_type, Target(topic, target.table, names, builder)))
+        ids = BlockBuilder(id_columns(target), encode_json=contracts.encode_json) if with_ids else None
+        targets.append((row_type, Target(topic, target.table, names, builder, ids)))
     decoder = Decoder(contract, config.limits.record_bytes_max, config.dead_letters.tombstones)
     return Lane(contract, decoder, targets, dedup)

@@ -152,6 +152,12 @@ class Dedup:
             self._begun_ms = self._latest_ms
         self._rotations = rotations
 
+    def restart_time(self) -> None:
+        """The records that follow may be older than those before: of another partition, read after it."""
+        self._reached_ms.clear()
+        self._ends_ms.clear()
+        self._latest_ms = self._begun_ms = 0
+
     def restore(self, rows: bytes, key_types: Sequence[str], partition: Partition, domain: bytes) -> int:
         """Claims ids read back from a table, as RowBinary rows of (key columns, Int32 partition, Int64 offset), oldest first.
 

@@ -104,9 +104,12 @@ class _Outstanding:
 class Engine:
     """One worker's side of the protocol. Every method returns the commands to carry out, in order. Not thread-safe."""
 
-    def __init__(self, identity: Identity, config_digest: bytes, clock: Clock, *, advance_ms_max: int) -> None:
+    def __init__(
+        self, identity: Identity, config_digest: bytes, clock: Clock, *, advance_ms_max: int, salt: str = ""
+    ) -> None:
         self._identity = identity
         self._config = config_digest
+        self._salt = salt
         self._clock = clock
         self._advance_s = advance_ms_max / 1000
         self._held: dict[Partition, _Held] = {}
@@ -282,7 +285,7 @@ class Engine:
         for batch in self._batches.values():
             if batch.status is not Status.SEALED:
                 continue
-            batch.intent = Intent(batch.spans, now_ms, self._config)
+            batch.intent = Intent(batch.spans, now_ms, self._config, self._salt)
             if not self._fits([*found, batch]):
                 invariant(
                     bool(self._in_flight()) or bool(found),

@@ -52,6 +52,17 @@ class Ranges:
         return self._next[-1] if self._next else 0
 
 
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Half-open ranges without overlaps."""
+    result: list[tuple[int, int]] = []
+    for first, next_ in sorted(ranges):
+        if result and first <= result[-1][1]:
+            result[-1] = result[-1][0], max(result[-1][1], next_)
+        else:
+            result.append((first, next_))
+    return result
+
+
 class LeftOut(NamedTuple):
     """What must not be written again: rows the tables have, letters the dead-letter topic has."""
 
@@ -69,6 +80,7 @@ class Lane:
         self._decoder = decoder
         self._dedup = dedup
         self._builders = {row_type: target.builder for row_type, target in targets}
+        self._ids = {row_type: target.ids for row_type, target in targets if target.ids is not None}
         self.targets = tuple(target for _, target in targets)
 
     def take(self, records: Records, first: int, cut: int, left_out: LeftOut | None) -> Taken:
@@ -92,6 +104,8 @@ class Lane:
         refusals = native.append(self._builders, rows, run, self._dedup.claims, keys, statuses)
         counts.duplicates = statuses.count(native.DUPLICATE)
         counts.rows = statuses.count(native.APPENDED)
+        if self._ids:
+            self._append_ids(rows, run, statuses)
         rejects += [
             (
                 refusal.index,
@@ -109,6 +123,11 @@ class Lane:
     def letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:
         """The dead letter of one record."""
         return self._letter(records, index, reject)
+
+    def _append_ids(self, rows: list[object | None], run: native.Run, statuses: bytearray) -> None:
+        """The ids of the rows just appended, in the same order."""
+        taken = [row if status == native.APPENDED else None for row, status in zip(rows, statuses, strict=True)]
+        native.append(self._ids, taken, run, None, None, bytearray(len(rows)))
 
     @staticmethod
     def _leave_out(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline import spans as span_reader
 from pipeline.batch import Counts, OpenBatch
+from pipeline.bounds import Bounds
 from pipeline.clock import Clock
 from pipeline.commands import Prepare
 from pipeline.config.schema import Batch as BatchLimits
@@ -20,7 +21,7 @@ from pipeline.dedup import Dedup
 from pipeline.delivery import Delivery
 from pipeline.errors import PipelineStopped
 from pipeline.intent import Intent
-from pipeline.lane import Lane, LeftOut, Ranges
+from pipeline.lane import Lane, LeftOut, Ranges, merged
 from pipeline.patience import beating
 from pipeline.sink import Sink
 from pipeline.types import Partition, Records, Source, Span
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 LOOKS_MAX = 5
 """How often rows are looked for again after an insert before the table is taken for one that does not keep them."""
 OFFSET_MAX = 2**63 - 1
+ORIGIN_OFFSETS = 1_000
 _NONE = Ranges(())
 LETTER_MARGIN_MS = 300_000
 """Clocks of workers and brokers may differ by this much when dead letters of a batch are searched by time."""
@@ -62,6 +64,7 @@ class Recovery:
         open_source: Callable[[], Source],
         clock: Clock,
         heartbeat: Callable[[], None],
+        bounds: Bounds | None = None,
     ) -> None:
         self._lanes = lanes
         self._dedup = dedup
@@ -73,6 +76,7 @@ class Recovery:
         self._open_source = open_source
         self._clock = clock
         self._heartbeat = heartbeat
+        self._bounds = bounds
 
     def prepare(self, command: Prepare) -> Prepared:
         """Finishes every declared batch; blocks, with retries, until ClickHouse and Kafka have acknowledged all of it."""
@@ -84,7 +88,7 @@ class Recovery:
         lane = self._lanes[records.partition.topic]
         lane.take(records, first, cut, LeftOut(stored.gaps()))
         for target in lane.targets:
-            target.builder.discard()
+            target.discard()
 
     def _prepare(self, command: Prepare) -> Prepared:
         positions = {p: assigned.offset for p, assigned in command.partitions.items() if assigned.offset is not None}
@@ -108,6 +112,11 @@ class Recovery:
         left_out = self._stored_beyond(positions)
         epochs = {partition: assigned.epoch for partition, assigned in command.partitions.items()}
         return Prepared(epochs, positions, left_out, len(command.intents), rows)
+
+    def warm(self, positions: Mapping[Partition, int]) -> None:
+        """Rebuilds the claims of partitions whose turn has come in a bounded reading."""
+        with beating(self._heartbeat):
+            self._window.rebuild(positions, ())
 
     def _finish(self, intent: Intent) -> int:
         """Inserts what is missing of a declared batch, and looks again until nothing is. Returns the rows inserted.
@@ -181,7 +190,10 @@ class Recovery:
 
         A worker that died between a table and its view has left the view without the rows. Under the same token the table
         takes the block for the one it has, and the view gets what it misses; without a live token that would double rows.
+        Of a replay's batch, which carries a salt, rows may have been stored by another batch, under another token.
         """
+        if intent.salt:
+            return frozenset()
         age_ms = self._clock.wall_ms() - intent.declared_ms
         tables = self._tables(intent.spans)
         return frozenset(t for t in tables if self._sink.facts(t).views and self._sink.remembers_token(t, age_ms))
@@ -193,7 +205,10 @@ class Recovery:
             if self._sink.has_lineage(table):
                 for partition, ranges in self._sink.stored(table, spans).items():
                     found.setdefault(partition, []).extend(ranges)
-        return {partition: Ranges(ranges) for partition, ranges in found.items()}
+        if self._bounds is not None:
+            for span in spans:
+                found.setdefault(span.partition, []).extend(self._bounds.settled(*span))
+        return {partition: Ranges(merged(ranges)) for partition, ranges in found.items()}
 
     def _written(self, intent: Intent) -> set[tuple[Partition, int]]:
         if self._dead_letters is None:
@@ -236,11 +251,19 @@ class Recovery:
 
     def _stored_beyond(self, positions: Mapping[Partition, int]) -> dict[Partition, LeftOut]:
         """Rows beyond the position that are stored: after offsets were set back, they must not be written again."""
-        stored = self._stored(
-            [Span(partition, position, OFFSET_MAX) for partition, position in sorted(positions.items())]
-        )
+        spans = [
+            Span(partition, position, self._look_until(partition, position))
+            for partition, position in positions.items()
+        ]
+        stored = self._stored(sorted(span for span in spans if span.first < span.next))
         self._window.check_origin(stored)
+        if self._bounds is not None:
+            return {}  # Whole stretches of it may be stored: each block is screened right before its insert.
         return {partition: LeftOut(ranges) for partition, ranges in stored.items() if ranges.end}
+
+    def _look_until(self, partition: Partition, position: int) -> int:
+        """How far rows beyond a position are looked for: in a bounded reading, to know whether they are of this topic."""
+        return OFFSET_MAX if self._bounds is None else min(self._bounds.end(partition), position + ORIGIN_OFFSETS)
 
 
 def _log_finished(intent: Intent, counts: Counts, refused: int) -> None:

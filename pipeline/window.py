@@ -157,7 +157,7 @@ class Window:
             lane = self._lanes[records.partition.topic]
             ids += lane.take(records, first, cut, None).counts.rows
             for target in lane.targets:
-                target.builder.discard()
+                target.discard()
         return ids
 
 

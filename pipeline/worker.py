@@ -68,6 +68,7 @@ class Worker:
             assembly.config_digest,
             assembly.clock,
             advance_ms_max=self._config.batch.age_ms_max,
+            salt=assembly.salt,
         )
         self._flow = assembly.flow(self._post)
         self._membership = group.Membership(
@@ -201,7 +202,10 @@ class Worker:
         self._guarded(lambda: self._engine.inserted(command.batch))
 
     def _deliver(self, command: Insert, batch: SealedBatch) -> int:
-        return self._parts.delivery.deliver(command.spans, batch.blocks, batch.letters, self._raise_if_stopping)
+        salt = self._parts.salt
+        return self._parts.delivery.deliver(
+            command.spans, batch.blocks, batch.letters, self._raise_if_stopping, salt=salt
+        )
 
     def _raise_if_stopping(self) -> None:
         if self._stopping.is_set():
