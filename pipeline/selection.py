@@ -4,6 +4,7 @@ Owns the syntax, shared by the commands that read a stretch again, and its trans
 
     2026-11-26T10:00:00Z             a time with a zone: the first record at or after it
     orders/0:1200,orders/3:980       TOPIC/PARTITION:OFFSET, of these partitions only
+    earliest                         only as `from`: the first record there is
     1200                             an offset, of every partition selected with --partition
 
 `from` is included, `to` is not.
@@ -37,6 +38,7 @@ class Moment(NamedTuple):
     ms: int
 
 
+EARLIEST = Moment(-1)
 Bound = Moment | int | Mapping[Partition, int]
 
 
@@ -106,6 +108,8 @@ def _bound(option: str, text: str | None) -> Bound | None:
         start = parse_start(text)
     except ValueError as error:
         raise SelectionError(f"{option} {text!r} is neither offsets nor a time: it {_reason(error)}") from None
+    if start == "earliest" and option == "--from":
+        return EARLIEST
     if isinstance(start, str):
         raise SelectionError(f"{option}: leave it out for {start!r}")
     return Moment(start)
@@ -135,6 +139,8 @@ def _named(text: str, known: Sequence[Partition]) -> list[Partition]:
 def _offsets(bound: Bound | None, chosen: Sequence[Partition], cluster: Cluster) -> dict[Partition, int]:
     if bound is None:
         return {}
+    if bound == EARLIEST:
+        return dict.fromkeys(chosen, 0)
     if isinstance(bound, Moment):
         return offsets_at(cluster, chosen, bound.ms)
     if isinstance(bound, int):

@@ -9,14 +9,21 @@ if TYPE_CHECKING:
     from pipeline.selection import Selection
 
 
-def add_stretch(parser: argparse.ArgumentParser) -> None:
+def add_stretch(parser: argparse.ArgumentParser, *, begin_required: bool = False) -> None:
     """Declares the options."""
     group = parser.add_argument_group(
         "which records",
         "BOUND is a time with a zone (2026-11-26T10:00:00Z), offsets of partitions (orders/0:1200,orders/3:980), or one "
         "offset for those named with --partition. Records from the first bound on, up to and without the second.",
     )
-    group.add_argument("--from", dest="begin", metavar="BOUND", help="where to begin; else where the pipeline began")
+    group.add_argument(
+        "--from",
+        dest="begin",
+        metavar="BOUND",
+        required=begin_required,
+        help="where to begin; `earliest` is the first record there is"
+        + ("" if begin_required else ". Without it: where the pipeline began"),
+    )
     group.add_argument("--to", dest="end", metavar="BOUND", help="where to end; else at the committed offsets")
     group.add_argument(
         "--partition",

@@ -58,7 +58,8 @@ class Letters:
 
     def _load(self, first: Place) -> None:
         """Holds the letters of the records from `first` on, as many as there is room for."""
-        self._first, self._next = first, _END
+        # What an error leaves half read holds for nothing.
+        self._first, self._next = _END, _END
         self._offsets, self._several = {}, {}
         self.passes += 1
         fresh: list[Place] = []
@@ -68,6 +69,7 @@ class Letters:
                 if len(fresh) >= LETTERS_MAX:
                     self._merge(fresh)
         self._merge(fresh)
+        self._first = first
 
     def _merge(self, fresh: list[Place]) -> None:
         """Adds letters to those held, and lets go of the last ones when there are too many."""

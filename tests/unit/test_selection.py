@@ -63,7 +63,7 @@ def test_a_plain_offset_is_of_the_named_partitions() -> None:
             (None, "2026-01-01T00:00:00"),
             "--to '2026-01-01T00:00:00' is neither offsets nor a time: it is a time without",
         ),
-        (("earliest", None), "leave it out for 'earliest'"),
+        ((None, "earliest"), "leave it out for 'earliest'"),
         (("a/0:5,b/x:7", None), "'b/x:7' is not TOPIC/PARTITION:OFFSET"),
         (("a/0:5,", None), "'' is not TOPIC/PARTITION:OFFSET"),
         (("a/7:5", None), "a/7 is no partition of a topic that a route names"),
