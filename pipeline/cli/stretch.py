@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from pipeline.selection import Selection
 
 
-def add_stretch(parser: argparse.ArgumentParser, *, begin_required: bool = False) -> None:
+def add_stretch(parser: argparse.ArgumentParser, *, begin_required: bool = False, also: str = "") -> None:
     """Declares the options."""
     group = parser.add_argument_group(
         "which records",
-        "BOUND is a time with a zone (2026-11-26T10:00:00Z), offsets of partitions (orders/0:1200,orders/3:980), or one "
+        also
+        + "BOUND is a time with a zone (2026-11-26T10:00:00Z), offsets of partitions (orders/0:1200,orders/3:980), or one "
         "offset for those named with --partition. Records from the first bound on, up to and without the second.",
     )
     group.add_argument(
