@@ -89,7 +89,8 @@ class Lane:
         values = records.values if whole else records.values[first:cut]
         offsets = records.offsets[first:cut]
         rows, rejects, filtered = self._decoder.decode(values, largest_bytes=records.largest_bytes)
-        counts = Counts(records=len(values), nbytes=records.nbytes, filtered=filtered)
+        nbytes = records.nbytes if whole else sum(map(len, filter(None, values)))
+        counts = Counts(records=len(values), nbytes=nbytes, filtered=filtered)
         if left_out is not None and len(offsets) and offsets[0] < left_out.stored.end:
             rejects = self._leave_out(rows, rejects, offsets, left_out.stored, counts)
         statuses = bytearray(len(rows))

@@ -41,11 +41,10 @@ class _Look:
 
     def take(self, records: Records, first: int, cut: int) -> None:
         partition, begin, end = records.partition, records.offsets[first], records.offsets[cut - 1] + 1
-        self._dedup.pass_time(records.timestamps)
         settled = LeftOut(Ranges(self._stretch.settled(partition, begin, end)))
-        taken = self._lanes[partition.topic].take(records, first, cut, settled)
         self._batch.cover(partition, begin, end, 0.0)
-        self._batch.add(taken)
+        self._dedup.pass_time(partition, records.timestamps[first:cut])
+        self._batch.add(self._lanes[partition.topic].take(records, first, cut, settled))
         if self._batch.seal_trigger(0.0):
             self.seal()
 
