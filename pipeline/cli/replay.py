@@ -80,7 +80,8 @@ def _tell(plan: Plan, progress: Progress, *, dry_run: bool) -> None:
     """What will be read, before it is."""
     progress.expect(plan.offsets)
     parts = sum(span.first < span.next for span in plan.spans.values())
-    progress.note(f"{plan.offsets:,} offsets of {parts} partitions" + ("" if dry_run else f", group {plan.group}"))
+    partitions = "1 partition" if parts == 1 else f"{parts} partitions"
+    progress.note(f"{plan.offsets:,} offsets of {partitions}" + ("" if dry_run else f", group {plan.group}"))
     if plan.begun and not dry_run:
         progress.note(
             f"going on with an earlier run, which had done {plan.offsets_before:,} of them (--restart begins anew)"

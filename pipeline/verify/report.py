@@ -8,6 +8,10 @@ from typing import Any, Literal
 Fault = Literal["missing", "doubled", "unexpected"]
 
 
+STRETCHES_SHOWN_MAX = 3
+"""With more partitions their offsets are in the JSON only."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One record that is at fault."""
@@ -87,7 +91,10 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report for people."""
-        head = f"{self.records:,} records of {self.partitions} partitions read again in {self.seconds:.1f} s"
+        partitions = "1 partition" if self.partitions == 1 else f"{self.partitions} partitions"
+        head = [f"{self.records:,} records of {partitions} read again in {self.seconds:.1f} s"]
+        if len(self.stretch) <= STRETCHES_SHOWN_MAX:
+            head += [f"  {one.topic}/{one.partition}: offsets {one.first:,} to {one.next:,}" for one in self.stretch]
         counts = (
             ("rows", self.rows, ""),
             ("dead letters", self.dead_letters, self._repeated()),
@@ -99,7 +106,7 @@ class Report:
             ("not as generated", self.unexpected, ""),
         )
         always = ("rows", "dead letters", "duplicates of a stored row", "missing", "doubled")
-        lines = [head] + [f"  {number:>14,}  {name}{more}" for name, number, more in counts if number or name in always]
+        lines = head + [f"  {number:>14,}  {name}{more}" for name, number, more in counts if number or name in always]
         for kind, found in self.examples.items():
             total = getattr(self, kind)
             lines += [f"  {kind}: {one.topic}/{one.partition} offset {one.offset}: {one.why}" for one in found]
