@@ -229,6 +229,8 @@ class Flow:
             self.halted.pop(partition, None)
             self.last_timestamp_ms.pop(partition, None)
             self._warm_ms.pop(partition, None)
+            if partition == self._turn:
+                self._turn = None
         for partition, position in command.positions.items():
             if position != self._positions.get(partition):
                 self._dedup.reopen(partition, position)

@@ -79,10 +79,14 @@ class Stretch:
         return sorted({partition.topic for partition in self.spans})
 
     def first(self, partition: Partition) -> int:
-        return self.spans[partition].first
+        return self._span(partition).first
 
     def end(self, partition: Partition) -> int:
-        return self.spans[partition].next
+        return self._span(partition).next
+
+    def _span(self, partition: Partition) -> Span:
+        """Of a partition that the topic did not have when the replay was planned, nothing is read."""
+        return self.spans.get(partition, Span(partition, 0, 0))
 
     def turn(self, positions: Mapping[Partition, int]) -> dict[Partition, int]:
         left = ((p, position) for p, position in sorted(positions.items()) if position < self.end(p))
