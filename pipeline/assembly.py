@@ -28,7 +28,7 @@ from pipeline.errors import ConfigurationError, DependencyDown, Problem, SinkErr
 from pipeline.flow import Event as FlowEvent
 from pipeline.flow import Flow
 from pipeline.intent import Identity, digest
-from pipeline.kafka import Cluster
+from pipeline.kafka import Clients, Cluster
 from pipeline.lane import Lane
 from pipeline.metrics import Metrics
 from pipeline.native import BlockBuilder
@@ -38,6 +38,7 @@ from pipeline.preflight import Status, table_faults
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
 from pipeline.source import open_source
+from pipeline.threads import Threads
 from pipeline.types import Partition, Source
 from pipeline.window import Window
 
@@ -66,6 +67,8 @@ class Assembly:
     dead_letters: DeadLetters | None
     delivery: Delivery
     config_digest: bytes
+    threads: Threads
+    clients: Clients
 
     @property
     def topics(self) -> list[str]:
@@ -104,7 +107,18 @@ class Assembly:
             self.clock,
             heartbeat,
         )
-        flow = Flow(self.config, live, dedup, recovery, self.open_source, post, self.metrics, self.clock, self.stopping)
+        flow = Flow(
+            self.config,
+            live,
+            dedup,
+            recovery,
+            self.open_source,
+            post,
+            self.metrics,
+            self.clock,
+            self.stopping,
+            self.threads,
+        )
         return flow
 
     def open_source(self) -> Source:
@@ -140,8 +154,9 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
     Raises DependencyDown when Kafka or ClickHouse cannot be reached within `wait_s` or refuses our credentials, and
     ConfigurationError with every problem when topics, tables and contracts do not fit together.
     """
-    clock, metrics, stopping = SystemClock(), Metrics(), threading.Event()
-    cluster = Cluster(config.kafka)
+    clock, metrics, threads, clients = SystemClock(), Metrics(), Threads(), Clients()
+    stopping = threads.event()
+    cluster = clients.cluster(config.kafka)
     cluster.wait(wait_s)
     clickhouse = ClickHouse(config.clickhouse)
     loaded = _contracts_once_up(config, clickhouse, cluster, wait_s)
@@ -160,6 +175,7 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
             pipeline=config.name,
             stopping=stopping,
             random=random.Random(),
+            clients=clients,
         )
         dead_letters.check()
     lanes = {topic: _lane(topic, contract, config, Dedup(NO_DEDUP)) for topic, contract in loaded.items()}
@@ -184,6 +200,8 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
             on_reject=letters.on_reject,
         ),
         config_digest=digest("\n".join(f"{topic} {contract.digest}" for topic, contract in sorted(loaded.items()))),
+        threads=threads,
+        clients=clients,
     )
 
 

@@ -18,12 +18,12 @@ from functools import partial
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from pipeline.clock import Clock
 from pipeline.config.schema import Kafka
 from pipeline.errors import ConfigurationError, DependencyDown, PipelineStopped, Problem, RejectLimitExceeded
-from pipeline.kafka import Cluster, Troubles, properties, trouble_of
+from pipeline.kafka import Clients, Troubles, properties, trouble_of
 from pipeline.kafka import log as kafka_log
 from pipeline.letter import Message, message, pointer, record_of
 from pipeline.patience import Patience, Stopping
@@ -124,9 +124,11 @@ class DeadLetters:
         pipeline: str,
         stopping: threading.Event,
         random: Random,
+        clients: Clients,
         wait_ms_max: int = 10_000,
     ) -> None:
         self._kafka = kafka
+        self._clients = clients
         self._topic = topic
         self._clock = clock
         self._pipeline = pipeline
@@ -143,7 +145,7 @@ class DeadLetters:
 
     def check(self) -> None:
         """Raises ConfigurationError when the topic is missing, DependencyDown when no broker answers."""
-        cluster = Cluster(self._kafka)
+        cluster = self._clients.cluster(self._kafka)
         try:
             exists = cluster.topic_exists(self._topic)
         finally:
@@ -266,7 +268,7 @@ class DeadLetters:
                 # A missing topic is given back after this long, and then named; 30 s otherwise.
                 conf |= {"topic.metadata.propagation.max.ms": 5_000, "error_cb": self._troubles}
                 self._troubles.last = None
-                self._producer = Producer(conf, logger=kafka_log)
+                self._producer = self._clients.producer(conf, logger=kafka_log)
             return self._producer
 
     def _discard(self, broken: Producer) -> None:
@@ -304,7 +306,8 @@ class DeadLetters:
         Raises DependencyDown when the brokers fall silent, after which the search begins anew.
         """
         bounds = self._bounds(since_ms)
-        consumer = Consumer({**properties(self._kafka, "source"), "error_cb": self._troubles}, logger=kafka_log)
+        conf: dict[str, Any] = {**properties(self._kafka, "source"), "error_cb": self._troubles}
+        consumer = self._clients.consumer(conf, logger=kafka_log)
         try:
             consumer.assign([TopicPartition(self._topic, number, first) for number, (first, _) in bounds.items()])
             heard_s = self._clock.monotonic_s()
@@ -328,7 +331,7 @@ class DeadLetters:
 
     def _bounds(self, since_ms: int) -> dict[int, tuple[int, int]]:
         """For each partition with letters since then: the first offset to read, and the end."""
-        cluster = Cluster(self._kafka)
+        cluster = self._clients.cluster(self._kafka)
         try:
             partitions = [Partition(self._topic, number) for number in range(cluster.topic_partitions(self._topic))]
             marks = cluster.watermarks(partitions)

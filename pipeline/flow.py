@@ -24,6 +24,7 @@ from pipeline.lane import Lane, LeftOut
 from pipeline.metrics import Metrics
 from pipeline.patience import Stopping
 from pipeline.recovery import Prepared, Recovery
+from pipeline.threads import Threads
 from pipeline.types import DeadLetter, Partition, PartitionEnd, Records, Source, SourceFault
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class Flow:
         metrics: Metrics,
         clock: Clock,
         stopping: threading.Event,
+        threads: Threads,
     ) -> None:
         self._config = config
         self._lanes = lanes
@@ -118,7 +120,8 @@ class Flow:
         self._metrics = metrics
         self._clock = clock
         self._stopping = stopping
-        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._threads = threads
+        self._commands: queue.SimpleQueue[Command] = threads.queue()
         self._batch = OpenBatch([target for lane in lanes.values() for target in lane.targets], config.batch)
         self._budget = Budget(config)
         self._ratio = RatioLimit(config.dead_letters.ratio_max, config.dead_letters.ratio_records)
@@ -135,16 +138,18 @@ class Flow:
         self.last_timestamp_ms: dict[Partition, int] = {}
         self._warm_ms: dict[Partition, int] = {}
         """With a cold window: the record time from which a partition's window has filled."""
-        self._thread = threading.Thread(target=self._run, name="data-plane", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = self._threads.start(self._run, "data-plane")
 
     def tell(self, command: Command) -> None:
         """Queues a command; commands are obeyed in order."""
         self._commands.put(command)
 
     def join(self, timeout_s: float) -> bool:
+        if self._thread is None:
+            return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

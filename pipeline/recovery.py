@@ -86,7 +86,7 @@ class Recovery:
             positions |= self._start_positions(missing)
         touched = {span.partition for intent in command.intents for span in intent.spans} - set(command.partitions)
         # One that moved here before is being read: its claims go on, and its records are its own when they are read again.
-        foreign = {partition for partition in touched if not self._dedup.reads(partition)}
+        foreign = sorted(partition for partition in touched if not self._dedup.reads(partition))
         for partition in [*command.partitions, *foreign]:
             self._dedup.open(partition)
         self._window.rebuild(positions, foreign)
@@ -162,9 +162,10 @@ class Recovery:
                     "stored; add the lineage columns (`penstock ddl` prints them)"
                 )
 
-    def _tables(self, spans: Sequence[Span]) -> set[str]:
+    def _tables(self, spans: Sequence[Span]) -> list[str]:
+        """In an order of its own, so that a run can be repeated."""
         topics = {span.partition.topic for span in spans}
-        return {target.table for topic in topics for target in self._lanes[topic].targets}
+        return sorted({target.table for topic in topics for target in self._lanes[topic].targets})
 
     def _has_lineage(self, spans: Sequence[Span]) -> bool:
         return all(self._sink.has_lineage(table) for table in self._tables(spans))
@@ -182,8 +183,8 @@ class Recovery:
     def _stored(self, spans: Sequence[Span], but_for: frozenset[str] = frozenset()) -> dict[Partition, Ranges]:
         """The offsets inside the spans that some target table has already."""
         found: dict[Partition, list[tuple[int, int]]] = {}
-        for table in self._tables(spans) - but_for:
-            if self._sink.has_lineage(table):
+        for table in self._tables(spans):
+            if table not in but_for and self._sink.has_lineage(table):
                 for partition, ranges in self._sink.stored(table, spans).items():
                     found.setdefault(partition, []).extend(ranges)
         return {partition: Ranges(ranges) for partition, ranges in found.items()}
