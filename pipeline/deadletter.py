@@ -25,7 +25,7 @@ from pipeline.config.schema import Kafka
 from pipeline.errors import ConfigurationError, DependencyDown, PipelineStopped, Problem, RejectLimitExceeded
 from pipeline.kafka import Clients, Troubles, properties, trouble_of
 from pipeline.kafka import log as kafka_log
-from pipeline.letter import Message, message, pointer, record_of
+from pipeline.letter import Message, message, pointer, record_of, stage_of
 from pipeline.patience import Patience, Stopping
 from pipeline.types import DeadLetter, Partition, Span
 
@@ -169,8 +169,11 @@ class DeadLetters:
                         "Raise its max.message.bytes to 65536 at least"
                     )
 
-    def written(self, spans: Sequence[Span], since_ms: int) -> set[tuple[Partition, int]]:
-        """Which records of the spans have a letter of this pipeline, written at `since_ms` or later. Reads headers only."""
+    def written(self, spans: Sequence[Span], since_ms: int) -> dict[tuple[Partition, int], str]:
+        """The records of the spans with a letter of this pipeline, written at `since_ms` or later, and the stage of each.
+
+        Reads headers only.
+        """
         ranges: dict[Partition, list[tuple[int, int]]] = {}
         for partition, first, next_offset in spans:
             ranges.setdefault(partition, []).append((first, next_offset))
@@ -289,19 +292,21 @@ class DeadLetters:
     def _arrived(self, letters: Sequence[DeadLetter], since_ms: int) -> set[tuple[Partition, int]]:
         """Which of these letters, given back with their fate unknown, are in the topic."""
         records = {_record(letter) for letter in letters}
-        return self._found(lambda partition, offset: (partition, offset) in records, since_ms) if records else set()
+        return (
+            set(self._found(lambda partition, offset: (partition, offset) in records, since_ms)) if records else set()
+        )
 
-    def _found(self, wanted: Callable[[Partition, int], bool], since_ms: int) -> set[tuple[Partition, int]]:
-        def search() -> set[tuple[Partition, int]]:
-            return {record for record in self._search(since_ms) if wanted(*record)}
+    def _found(self, wanted: Callable[[Partition, int], bool], since_ms: int) -> dict[tuple[Partition, int], str]:
+        def search() -> dict[tuple[Partition, int], str]:
+            return {record: stage for record, stage in self._search(since_ms) if wanted(*record)}
 
         def outage(error: Exception) -> tuple[str, str] | None:
             return ("kafka", str(error)) if isinstance(error, DependencyDown) else None
 
         return self._patience.until_done(f"searching the dead-letter topic {self._topic}", search, outage)
 
-    def _search(self, since_ms: int) -> Iterator[tuple[Partition, int]]:
-        """The records that letters of this pipeline stand for, from `since_ms` to the end the topic had when asked.
+    def _search(self, since_ms: int) -> Iterator[tuple[tuple[Partition, int], str]]:
+        """The records that letters of this pipeline stand for, and their stages, from `since_ms` to the end of the topic.
 
         Raises DependencyDown when the brokers fall silent, after which the search begins anew.
         """
@@ -323,7 +328,7 @@ class DeadLetters:
                     if error is not None and error.code() != KafkaError._PARTITION_EOF:
                         raise DependencyDown(trouble_of(error).message(self._kafka.brokers))
                     if error is None and (record := record_of(one.headers(), self._pipeline)) is not None:
-                        yield record
+                        yield record, stage_of(one.headers())
                     if number in bounds and (error is not None or _offset(one) + 1 >= bounds[number][1]):
                         del bounds[number]
         finally:

@@ -35,6 +35,7 @@ class Dedup:
         self._slots: dict[Partition, int] = {}
         self._period_ms = max(1, config.window_s * 1000 // (GENERATIONS - 1))
         self._period_ends_ms = 0
+        self._ahead = False
         self.claims: ClaimTable | None = None
         if config.key:
             self.claims = ClaimTable(config.ids_max, secret=secrets.token_bytes(16), generations=GENERATIONS)
@@ -92,16 +93,21 @@ class Dedup:
         """
         if self.claims is None or not timestamps:
             return
-        now_ms = int(statistics.median_low(timestamps[:: max(1, len(timestamps) // 64)]))
+        sample = timestamps[:: max(1, len(timestamps) // 64)]
+        now_ms = int(statistics.median_low(sample))
         if now_ms <= 0:
             return
         if self._period_ends_ms == 0:
             self._period_ends_ms = now_ms + self._period_ms
         if now_ms >= self._period_ends_ms:
             passed = (now_ms - self._period_ends_ms) // self._period_ms + 1
-            for _ in range(min(passed, GENERATIONS)):
+            # After a silence the first new records may have been claimed in a run that was old for the most part. Then the
+            # newest generation stays, though it holds older claims too.
+            for _ in range(min(passed, GENERATIONS - self._ahead)):
                 self.claims.rotate()
             self._period_ends_ms = now_ms + self._period_ms
+            self._ahead = False
+        self._ahead = self._ahead or max(sample[-1], timestamps[-1]) >= self._period_ends_ms
 
     def restore(self, rows: bytes, key_types: Sequence[str], partition: Partition, domain: bytes) -> int:
         """Claims ids read back from a table, as RowBinary rows of (key columns, Int32 partition, Int64 offset), oldest first.

@@ -54,8 +54,8 @@ class Window:
         self._clock = clock
         self._heartbeat = heartbeat
 
-    def rebuild(self, positions: Mapping[Partition, int], foreign: Iterable[Partition]) -> int:
-        """Claims the ids of the window for these partitions; `foreign` ones take part in a recovery and are not read.
+    def rebuild(self, positions: Mapping[Partition, int], foreign: Mapping[Partition, int]) -> int:
+        """Claims the ids of the window before these positions; `foreign` partitions take part in a recovery and are not read.
 
         Returns the ids read. Retries for as long as ClickHouse or Kafka is away.
         """
@@ -65,14 +65,15 @@ class Window:
         ids = 0
         from_kafka: dict[Partition, int] = {}
         by_topic: dict[str, list[Partition]] = {}
-        for partition in [*positions, *foreign]:
+        before = {**foreign, **positions}
+        for partition in before:
             by_topic.setdefault(partition.topic, []).append(partition)
         for topic, partitions in sorted(by_topic.items()):
             targets = self._contracts[topic].tables.values()
             if self._config.rebuild == "clickhouse" and self._dedup.key_is_column and self._all_have_lineage(targets):
                 ids += sum(self._from_table(target, partition) for target in targets for partition in partitions)
             else:
-                from_kafka |= {partition: positions[partition] for partition in partitions if partition in positions}
+                from_kafka |= {partition: before[partition] for partition in partitions}
         ids += self._from_kafka(from_kafka)
         log.info("window rebuilt: %d ids in %.2f s", ids, self._clock.monotonic_s() - started_s)
         return ids

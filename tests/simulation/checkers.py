@@ -48,12 +48,14 @@ class Ledger:
         self.by_place: dict[Place, list[Produced]] = {}
         self.committed: dict[Place, int] = {}
         self.findings: list[str] = []
+        self._latest_ms = 0
         self.passed: Counter[str] = Counter()
 
     def find(self, text: str) -> None:
         self.findings.append(text)
 
     def produced(self, record: Produced) -> None:
+        self._latest_ms = max(self._latest_ms, record.timestamp_ms)
         self.by_serial[record.serial] = record
         self.by_place.setdefault(record.place, []).append(record)
         if not record.tombstone:
@@ -82,7 +84,9 @@ class Ledger:
         for other in self.by_id[record.id]:
             if other is record or not other.rows:
                 continue
-            if abs(other.timestamp_ms - record.timestamp_ms) > self._window_ms // 2:
+            if other.removed or record.removed:
+                self.passed["copy of a record that Kafka has removed"] += 1
+            elif self._latest_ms - other.timestamp_ms > self._window_ms // 2:
                 self.passed["copy beyond the window"] += 1
             elif other.place == record.place or self._in_one_scope(other, record):
                 self.find(f"doubled: {record.name} is a copy of {other.name}, and both have a row")
@@ -103,8 +107,9 @@ class Ledger:
         record.letters += 1
         record.lettered_by.append(writer)
         if record.letters > 1:
-            if len(set(record.lettered_by)) < record.letters:
-                self.find(f"letter repeated by the same worker: {record.name}")
+            known = [writer for writer in record.lettered_by if writer[1] is not None]
+            if len(set(known)) < len(known):
+                self.find(f"letter repeated under one assignment: {record.name}")
             self.passed["letter repeated"] += 1
         if record.rows:
             self.find(f"row and letter: {record.name}")

@@ -299,7 +299,9 @@ class SimClickHouse:
             raise error(fault.code)
         self._process.touch()
 
-    def query_rows(self, sql: str, parameters: Any = None, doing: str = "", settings: Any = None) -> list[tuple[Any, ...]]:
+    def query_rows(
+        self, sql: str, parameters: Any = None, doing: str = "", settings: Any = None
+    ) -> list[tuple[Any, ...]]:
         self._ask()
         found = self._server.answer(sql)
         self._server.loop.sleep(self._server.loop.jitter(NETWORK_S))
@@ -328,6 +330,4 @@ class SimClickHouse:
 
 
 def error(code: int) -> ClickHouseError:
-    return ClickHouseError(
-        f"code {code}", code=code, error_class=classify.classify(code), reason=classify.reason(code)
-    )
+    return ClickHouseError(f"code {code}", code=code, error_class=classify.classify(code), reason=classify.reason(code))

@@ -14,8 +14,8 @@ from pipeline.contract.model import LINEAGE
 
 TOPIC = "t"
 TABLE = "events"
-REFUSED_FROM = 900
-"""ClickHouse's own constraint: `n` below this."""
+REFUSED = range(900, 1_000)
+"""What a constraint of the table refuses of `n`."""
 
 
 class First(msgspec.Struct):

@@ -36,7 +36,7 @@ class Machine:
     switches: Switches
     consumers: list[SimConsumer] = field(default_factory=list)
     trace: Callable[..., None] = lambda *words: None
-    on_letter: Callable[[Any, Process], None] = lambda headers, process: None
+    on_letter: Callable[[Any, Process], Callable[[], None]] = lambda headers, process: lambda: None
 
     @property
     def loop(self) -> Any:
@@ -402,7 +402,8 @@ class SimProducer:
         written = fault.what in ("none", "written_but_unknown")
         if written:
             # On its way whatever becomes of the process.
-            machine.loop.call_later(way_s, lambda: self._write(topic, message))
+            written = machine.on_letter(message["headers"], machine.process)
+            machine.loop.call_later(way_s, lambda: self._write(topic, message, written))
         machine.loop.sleep(way_s + 0.001)
         machine.process.touch()
         codes = {
@@ -412,10 +413,10 @@ class SimProducer:
         }
         on_delivery(KafkaError(codes[fault.what]) if fault.what in codes else None, None)
 
-    def _write(self, topic: str, message: dict[str, Any]) -> None:
+    def _write(self, topic: str, message: dict[str, Any], written: Callable[[], None]) -> None:
         cluster = self._machine.cluster
         cluster.logs[topic, 0].append(message["value"], cluster.loop.wall_ms(), message["key"], message["headers"])
-        self._machine.on_letter(message["headers"], self._machine.process)
+        written()
 
     def purge(self) -> None:
         self._waiting.clear()

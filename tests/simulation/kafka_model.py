@@ -36,7 +36,11 @@ class Log:
         self.on_append: list[Callable[[], None]] = []
 
     def append(
-        self, value: bytes | None, timestamp_ms: int, key: bytes | None = None, headers: Iterable[tuple[str, bytes]] = ()
+        self,
+        value: bytes | None,
+        timestamp_ms: int,
+        key: bytes | None = None,
+        headers: Iterable[tuple[str, bytes]] = (),
     ) -> int:
         self.records.append(Record(self.high, timestamp_ms, key, value, list(headers)))
         self.high += 1

@@ -22,7 +22,15 @@ from pipeline.types import Partition
 from pipeline.worker import Worker
 from tests.simulation import contracts
 from tests.simulation.clickhouse_model import Server, SimClickHouse
-from tests.simulation.kafka_clients import LETTERS, Machine, SimCluster, SimConsumer, SimLetterReader, SimProducer, SimSource
+from tests.simulation.kafka_clients import (
+    LETTERS,
+    Machine,
+    SimCluster,
+    SimConsumer,
+    SimLetterReader,
+    SimProducer,
+    SimSource,
+)
 from tests.simulation.loop import SimEvent, SimQueue, SimThreads
 from tests.simulation.schedule import Schedule
 
@@ -195,7 +203,9 @@ class _NoHttp:
 class SimWorker(Worker):
     """The project's worker, whose asyncio loop is a task like its other threads."""
 
-    def __init__(self, parts: SimAssembly, on_exit: Callable[[SimWorker, Exit], None], find: Callable[[str], None]) -> None:
+    def __init__(
+        self, parts: SimAssembly, on_exit: Callable[[SimWorker, Exit], None], find: Callable[[str], None]
+    ) -> None:
         self.process = parts.machine.process
         self._mail = SimQueue(self.process.loop)
         self._find = find

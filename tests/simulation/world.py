@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -22,6 +23,7 @@ from tests.simulation.worker import SimWorker, assemble, config_of
 SESSION_S = 2.5
 CALM_S = 400.0
 STEPS_MAX = 30_000
+OTHER_INSERTS_PER_S = 60
 
 
 @dataclass
@@ -65,7 +67,7 @@ class World:
             partition_by="shard" if schedule.partitioned else "",
             window_blocks=schedule.window_blocks,
             window_s=schedule.window_s,
-            refuses=lambda row: 469 if row["n"] >= contracts.REFUSED_FROM else 0,
+            refuses=lambda row: 469 if row["n"] in contracts.REFUSED else 0,
         )
         self.ledger = Ledger(schedule.dedup_window_s * 1000, schedule.dedup, self._assignment_of)
         self.server.on_rows = self.ledger.rows_came
@@ -92,7 +94,9 @@ class World:
             return
         slot.incarnation += 1
         process = Process(self.loop, f"w{slot.number}.{slot.incarnation}")
-        machine = Machine(process, self.cluster, self.faults, self.schedule.switches, trace=self.trace, on_letter=self._letter)
+        machine = Machine(
+            process, self.cluster, self.faults, self.schedule.switches, trace=self.trace, on_letter=self._letter
+        )
         random = Random(self.random.random())
         parts = assemble(self.schedule, self.config, machine, self.server, slot.version, random)
         worker = SimWorker(parts, self._left, self.ledger.find)
@@ -121,12 +125,18 @@ class World:
         for consumer in machine.consumers:
             consumer.vanish()
 
-    def _letter(self, headers: Any, process: Process) -> None:
+    def _letter(self, headers: Any, process: Process) -> Callable[[], None]:
+        """A letter is on its way; gives what is to be called when it is written."""
         record = record_of(headers, self.config.name)
         assert record is not None
-        (topic, number), offset = record
-        self.trace(process.name, f"letter for {topic}/{number} offset {offset} is written")
-        self.ledger.letter_came((topic, number), offset, process)
+        place, offset = (record[0].topic, record[0].number), record[1]
+        writer = process, self._assignment_of(process, place)
+
+        def written() -> None:
+            self.trace(process.name, f"letter for {place} offset {offset} is written")
+            self.ledger.letter_came(place, offset, writer)
+
+        return written
 
     # Records
 
@@ -236,14 +246,20 @@ class World:
             return False
         place = places[fault.code % len(places)]
         record = self.ledger.by_place[place][fault.code % len(self.ledger.by_place[place])]
-        record.removed = self.cluster.logs[place].compact(record.offset)
-        return record.removed
+        removed = self.cluster.logs[place].compact(record.offset)
+        record.removed = record.removed or removed
+        return removed
 
     def _other_writers_fill_the_window(self, fault: Fault, slot: Slot) -> None:
+        self._fill_window(self.loop.now_s + fault.seconds)
+
+    def _fill_window(self, until_s: float) -> None:
         table = self.server.tables[contracts.TABLE]
-        for _ in range(table.window_blocks):
+        for _ in range(10):
             self._fillers += 1
             table.remember(f"other-{self._fillers}", self.loop.now_s)
+        if self.loop.now_s < until_s:
+            self.loop.call_later(10 / OTHER_INSERTS_PER_S, lambda: self._fill_window(until_s))
 
     # The run
 

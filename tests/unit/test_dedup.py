@@ -46,6 +46,16 @@ def test_a_silence_longer_than_the_window_ends_it() -> None:
     assert claim(dedup, HERE, 2) == NEW
 
 
+def test_a_silence_in_the_middle_of_a_run_does_not_end_what_came_after_it() -> None:
+    dedup = made()
+    before_ms = 1_700_000_000_000
+    after_ms = before_ms + 2 * 3_600_000
+    dedup.pass_time(array("q", [before_ms, before_ms, after_ms]))
+    claim(dedup, HERE, 3)
+    dedup.pass_time(array("q", [after_ms + 1_000]))
+    assert claim(dedup, HERE, 4) == DUPLICATE
+
+
 def test_a_few_records_of_the_far_future_do_not_empty_the_window() -> None:
     dedup = made()
     now_ms = 1_700_000_000_000
