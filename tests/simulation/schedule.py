@@ -75,7 +75,7 @@ def draw(seed: int) -> Schedule:
         records=rng.choice((12, 24, 40, 60)),
         faults=tuple(_faults(rng, workers, lineage, window_blocks)),
         lineage=lineage,
-        partitioned=rng.random() < 0.3,
+        partitioned=rng.random() < 0.3 and (lineage or not dedup),
         window_blocks=window_blocks,
         window_s=window_s,
         one_server=rng.random() < 0.6,

@@ -76,6 +76,8 @@ class World:
         self.slots = [Slot(number) for number in range(schedule.workers)]
         self.machines: list[Machine] = []
         self._workers: dict[Process, SimWorker] = {}
+        # Without lineage a copy that another worker let through decides how a refused block is cut: beyond the promise.
+        self._poisons = (70, 950, 200_000) if schedule.lineage or not schedule.dedup else (70, 200_000)
         self._produced = 0
         self._fillers = 0
 
@@ -163,7 +165,7 @@ class World:
             if not earlier.tombstone:
                 event = earlier.event
         elif random() < schedule.poison:
-            event[1] = (70, 950, 200_000)[int(random() * 3)]
+            event[1] = self._poisons[int(random() * len(self._poisons))]
         tombstone = random() < schedule.poison / 4
         value = None if tombstone else _value(serial, event)
         record = Produced(serial, place, log.high, event[0], timestamp_ms, tombstone, event)
