@@ -11,9 +11,11 @@ from pipeline import contract as contracts
 from pipeline.config.schema import Dedup, Route
 from pipeline.contract import Contract, TableColumn
 from pipeline.contract.model import LINEAGE
+from pipeline.intent import Identity
 
 TOPIC = "t"
 TABLE = "events"
+IDENTITY = Identity("sim", "cluster", {TOPIC: "id"})
 REFUSED = range(900, 1_000)
 """What a constraint of the table refuses of `n`."""
 

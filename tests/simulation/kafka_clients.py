@@ -14,7 +14,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
+from pipeline.intent import decode
 from pipeline.types import Partition, PartitionEnd, SourceEvent, SourceFault
+from tests.simulation import contracts
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.kafka_model import ClassicGroup, Cluster, Place, Record
 from tests.simulation.loop import Process
@@ -158,7 +160,7 @@ class SimConsumer:
         machine, loop = self._machine, self._loop
         machine.process.touch()
         fault = machine.faults.next("commit") or Fault("commit", 0, "none")
-        entries = {_place(entry): (entry.offset, entry.metadata) for entry in offsets}
+        entries = {_place(entry): self._written(entry) for entry in offsets}
         member_id, generation = self.member_id, self.generation
         if fault.what == "refused":
             loop.sleep(loop.jitter(NETWORK_S))
@@ -186,6 +188,15 @@ class SimConsumer:
             _raise(answer[0])
         machine.call()
         return [_entry(place) for place in entries]
+
+    def _written(self, entry: Any) -> tuple[int, str]:
+        """What is committed: as the engine says, but for the test-only switches."""
+        switches = self._machine.switches
+        if not switches.commit_after_insert:
+            intents = decode(entry.metadata, contracts.IDENTITY, Partition(*_place(entry)))
+            spans = [span for intent in intents for span in intent.spans if tuple(span.partition) == _place(entry)]
+            return max([entry.offset, *(span.next for span in spans)]), ""
+        return entry.offset, entry.metadata if switches.intents else ""
 
     def close(self) -> None:
         """Leaves the group, after the application has given up what it has."""

@@ -13,7 +13,7 @@ from pipeline.deadletter import DeadLetters
 from pipeline.delivery import Delivery
 from pipeline.errors import Exit, PenstockError
 from pipeline.flow import BatchSealed
-from pipeline.intent import Identity, digest
+from pipeline.intent import digest
 from pipeline.kafka import Clients
 from pipeline.offsets import Offsets
 from pipeline.patience import Patience
@@ -34,7 +34,6 @@ from tests.simulation.kafka_clients import (
 from tests.simulation.loop import SimEvent, SimQueue, SimThreads
 from tests.simulation.schedule import Schedule
 
-IDENTITY = Identity("sim", "cluster", {contracts.TOPIC: "id"})
 TICK_S = 0.3
 INSERT_THREADS = 2
 
@@ -117,7 +116,7 @@ def assemble(
         cluster=cluster,
         offsets=Offsets(cluster, Patience(loop, stopping, random, metrics, wait_ms_max=800)),
         clickhouse=clickhouse,
-        identity=IDENTITY,
+        identity=contracts.IDENTITY,
         contracts={contracts.TOPIC: contract},
         sink=sink,
         dead_letters=letters,
@@ -128,7 +127,9 @@ def assemble(
     )
     parts.machine = machine
     lanes = parts._lanes(_NO_DEDUP)
-    parts.delivery = Delivery(IDENTITY, sink, letters, lanes.__getitem__, parts.open_source, on_reject="letter")
+    parts.delivery = Delivery(
+        contracts.IDENTITY, sink, letters, lanes.__getitem__, parts.open_source, on_reject="letter"
+    )
     return parts
 
 

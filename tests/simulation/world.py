@@ -70,6 +70,8 @@ class World:
             refuses=lambda row: 469 if row["n"] in contracts.REFUSED else 0,
         )
         self.ledger = Ledger(schedule.dedup_window_s * 1000, schedule.dedup, self._assignment_of)
+        # Without this the check of commits would find the switch before anything is lost.
+        self.ledger.look_at_commits = schedule.switches.commit_after_insert
         self.server.on_rows = self.ledger.rows_came
         self.cluster.group.on_stored = self.ledger.offsets_stored
         self.config = config_of(schedule)
