@@ -22,6 +22,7 @@ NETWORK_S = 0.006
 INSERT_TIMEOUT_S = 3.0
 NETWORK_ERROR = 210
 SAME_QUERY = 216
+UNKNOWN_TABLE = 60
 _ARRAYS = {"UInt64": "Q", "Int64": "q", "Int32": "i", "UInt8": "B", "DateTime64(3)": "q"}
 _FROM = re.compile(r"FROM `(\w+)`")
 _SPANS = re.compile(r"_topic = '([^']*)'|_partition = (\d+) AND _offset >= (\d+) AND _offset < (\d+)")
@@ -184,6 +185,8 @@ class Server:
 
     def apply(self, table: str, body: bytes, token: str, source: Any, parts_max: int | None = None) -> int:
         """Carries out an insert; 0 or the code of the error."""
+        if table not in self.tables:
+            return UNKNOWN_TABLE
         used = token if self.tokens_count else f"{token}-{self.loop.steps}"
         try:
             new = self.tables[table].insert(read_native(body), used, self.loop.now_s, parts_max=parts_max)
@@ -314,7 +317,9 @@ class SimClickHouse:
 
     def table_facts(self, table: str) -> TableFacts:
         self._ask()
-        one = self._server.tables[table]
+        one = self._server.tables.get(table)
+        if one is None:
+            raise error(UNKNOWN_TABLE)
         replicated = one.window_s is not None
         engine = "ReplicatedMergeTree" if replicated else "MergeTree"
         return TableFacts(engine, replicated, one.window_blocks, one.window_s, one.partition_by, "", (), one.lineage)
