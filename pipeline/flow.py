@@ -231,6 +231,9 @@ class Flow:
         for partition, position in command.positions.items():
             if position != self._positions.get(partition):
                 self._dedup.reopen(partition, position)
+            # Until then what was left out may have to be left out again.
+            if (left_out := self._left_out.get(partition)) and position >= left_out.stored.end:
+                del self._left_out[partition]
         self._positions = dict(command.positions)
         self.at_end &= self._positions.keys()
         source.assign({} if self._draining else self._readable())
@@ -287,8 +290,6 @@ class Flow:
         self._positions[partition] = records.next_offset
         self.last_timestamp_ms[partition] = records.timestamps[-1]
         self._record_bytes += 0.1 * (max(1.0, records.nbytes / len(records)) - self._record_bytes)
-        if (left_out := self._left_out.get(partition)) and records.next_offset >= left_out.stored.end:
-            del self._left_out[partition]
 
     def _count_cold(self, records: Records) -> None:
         """Records read before the window of their partition has filled, when it is not rebuilt."""

@@ -24,6 +24,9 @@ class Produced:
     event: list[int]
     """Id, `n` and shard; a copy has the same."""
     removed: bool = False
+    """Kafka has it no more, and that is nobody's fault: compaction, or an operator who knows."""
+    expired: bool = False
+    """Retention took it; a worker must not pass over it by itself."""
     rows: int = 0
     letters: int = 0
     lettered_by: list[Any] = field(default_factory=list)

@@ -11,7 +11,7 @@ import struct
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline import classify
 from pipeline.clickhouse import ClickHouseError, Encoded, TableFacts
@@ -211,14 +211,13 @@ class Server:
 
     def recent_ids(self, sql: str) -> bytes:
         """(key, partition, offset) of recent rows as RowBinary."""
-        found, place, window, limit = (pattern.search(sql) for pattern in (_FROM, _ONE, _WINDOW, _LIMIT))
-        assert found and place and window and limit, sql
-        rows = self.tables[found[1]].of(place[1], int(place[2]))
+        table, place, window, limit = (pattern.findall(sql)[0] for pattern in (_FROM, _ONE, _WINDOW, _LIMIT))
+        rows = self.tables[table].of(place[0], int(place[1]))
         latest_ms = max((row["_timestamp"] for row in rows), default=0)
-        recent = [row for row in rows if row["_timestamp"] >= latest_ms - int(window[1]) * 1000]
+        recent = [row for row in rows if row["_timestamp"] >= latest_ms - int(window) * 1000]
         recent.sort(key=lambda row: (row["_timestamp"], row["_offset"]))
         return b"".join(
-            struct.pack("<Qiq", row["id"], row["_partition"], row["_offset"]) for row in recent[: int(limit[1])]
+            struct.pack("<Qiq", row["id"], row["_partition"], row["_offset"]) for row in recent[: int(limit)]
         )
 
 

@@ -280,7 +280,7 @@ class SimSource:
         self._machine.loop.wake(self._poller)
 
     def _events(self, records_max: int) -> list[SourceEvent]:
-        """What is there, as librdkafka would hand it over: some runs, and each end once."""
+        """What is there, as the project's sources hand it over: some runs, then each end and fault once."""
         loop, events, ends = self._machine.loop, [], []
         for place, position in self._positions.items():
             if records_max <= 0:
@@ -291,7 +291,7 @@ class SimSource:
                     self._told.add(place)
                     code = KafkaError._AUTO_OFFSET_RESET
                     detail = f"offset {position} is out of range {log.low} to {log.high}"
-                    events.append(SourceFault(Partition(*place), position, code, "_AUTO_OFFSET_RESET", detail))
+                    ends.append(SourceFault(Partition(*place), position, code, "_AUTO_OFFSET_RESET", detail))
                 continue
             if loop.random() < 0.2 and place not in self._told:
                 continue  # Its fetch has not been answered yet.

@@ -110,7 +110,7 @@ class Loop:
         self.steps = 0
         self._heap: list[tuple[float, int, int, Task | Callable[[], None]]] = []
         self._number = 0
-        self._tasks: dict[greenlet, Task] = {}
+        self._running: Task | None = None
 
     # Clock
 
@@ -139,7 +139,7 @@ class Loop:
 
     def sleep(self, delay_s: float) -> None:
         """The current task waits; nothing wakes it before its time. Called outside a task, it runs everything else so long."""
-        task = self._current()
+        task = self._running
         if task is None:
             self.run(self.now_s + delay_s)
             return
@@ -148,7 +148,7 @@ class Loop:
 
     def park(self, timeout_s: float) -> None:
         """Waits until woken, or for `timeout_s`."""
-        task = self._current()
+        task = self._running
         if task is None:
             self.run(self.now_s + timeout_s)
             return
@@ -158,7 +158,7 @@ class Loop:
 
     def idle(self, timeout_s: float) -> None:
         """`park` for a loop that polls: in vain again and again it waits longer, so that waiting costs few steps."""
-        task = self._current()
+        task = self._running
         if task is None:
             self.run(self.now_s + timeout_s)
             return
@@ -177,15 +177,8 @@ class Loop:
             self.resume_at(task, self.now_s + 0.002 * self.random())
 
     def current(self) -> Task | None:
-        return self._current()
-
-    def _current(self) -> Task | None:
-        here = getcurrent()
-        if here is self.hub:
-            return None
-        task = self._tasks.get(here)
-        assert task is not None
-        return task
+        """The task that runs; None outside of all."""
+        return self._running
 
     def run(self, until_s: float, done: Callable[[], bool] | None = None) -> bool:
         """Runs what is due up to `until_s`; False when it ended because `done`."""
@@ -200,9 +193,10 @@ class Loop:
                     what.process.hold(what)
                     continue
                 what.parked = False
-                self._tasks.setdefault(what.run, what)
                 self.steps += 1
+                self._running = what
                 what.run.switch()
+                self._running = None
             else:
                 self.now_s = max(self.now_s, at_s)
                 self.steps += 1

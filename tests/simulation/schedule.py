@@ -50,8 +50,9 @@ class Schedule:
     def __str__(self) -> str:
         shape = (
             f"seed {self.seed}: {self.protocol} protocol, {self.workers} workers, {self.partitions} partitions, "
-            f"{self.records} records, lineage {self.lineage}, partitioned {self.partitioned}, window {self.window_blocks} blocks "
-            f"{self.window_s} s, dedup {self.dedup} {self.rebuild} {self.dedup_window_s} s, one server {self.one_server}"
+            f"{self.records} records, lineage {self.lineage}, partitioned {self.partitioned}, "
+            f"window {self.window_blocks} blocks {self.window_s} s, dedup {self.dedup} {self.rebuild} "
+            f"{self.dedup_window_s} s, one server {self.one_server}"
         )
         return "\n".join([shape, *(f"  fault {fault}" for fault in self.faults)])
 
@@ -95,16 +96,28 @@ def _faults(rng: Random, workers: int, lineage: bool, window_blocks: int) -> lis
     found: list[Fault] = []
     for kind in rng.sample(kinds, rng.randint(1, 5)):
         found += kind(rng, workers)
+    if rng.random() < 0.06 and lineage and window_blocks > 100:
+        found.append(Fault("time", rng.uniform(1, CHAOS_S - 4), "retention", code=rng.randrange(1_000)))
+    return _within_the_promise(rng, found, lineage, window_blocks)
+
+
+def _within_the_promise(rng: Random, found: list[Fault], lineage: bool, window_blocks: int) -> list[Fault]:
+    """Leaves out what together with something else is beyond what is promised."""
+    kinds = {fault.what for fault in found}
+    left_out: set[str] = set()
     if window_blocks < 100:
-        # A zombie's insert that outlives the window is beyond the promise.
-        found = [fault for fault in found if fault.what not in ("late", "stopped")]
+        # A zombie's insert that outlives the window.
+        left_out |= {"late", "stopped"}
         found += [
             Fault("time", at, "other writers fill the window", seconds=rng.uniform(1, 3)) for at in _times(rng, 2)
         ]
-    if any(fault.what == "contract changed" for fault in found):
-        # Two contracts disagree about a batch while an insert of the first is under way: beyond the promise.
-        found = [fault for fault in found if fault.what not in ("late", "stopped")]
-        found = [fault for fault in found if lineage or fault.what != "contract changed"]
+    if "contract changed" in kinds:
+        # Two contracts that disagree about a batch: while an insert of the first is under way, or unseen without lineage.
+        left_out |= {"late", "stopped"} if lineage else {"contract changed"}
+    if "retention" in kinds:
+        # The operator who empties the metadata must know that nothing is under way.
+        left_out |= {"late", "stopped", "contract changed"}
+    found = [fault for fault in found if fault.what not in left_out]
     return sorted(found, key=lambda fault: (fault.on, fault.at, fault.what))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -31,7 +32,7 @@ from tests.simulation.kafka_clients import (
     SimProducer,
     SimSource,
 )
-from tests.simulation.loop import SimEvent, SimQueue, SimThreads
+from tests.simulation.loop import SimQueue, SimThreads
 from tests.simulation.schedule import Schedule
 
 TICK_S = 0.3
@@ -281,10 +282,8 @@ class SimWorker(Worker):
     def _leave(self, code: Exit) -> None:
         def shut_down() -> None:
             work = self._shut_down(_NoHttp())  # type: ignore[arg-type]
-            try:
+            with suppress(StopIteration):
                 work.send(None)
-            except StopIteration:
-                pass
             self._on_exit(self, code)
             self.process.kill()
 

@@ -15,7 +15,7 @@ from tests.simulation.checkers import Ledger, Produced
 from tests.simulation.clickhouse_model import Server, Table
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.kafka_clients import LETTERS, Machine
-from tests.simulation.kafka_model import Cluster
+from tests.simulation.kafka_model import Cluster, Place
 from tests.simulation.loop import Loop, Process
 from tests.simulation.schedule import CHAOS_S, Schedule
 from tests.simulation.worker import SimWorker, assemble, config_of
@@ -82,6 +82,8 @@ class World:
         self._poisons = (70, 950, 200_000) if schedule.lineage or not schedule.dedup else (70, 200_000)
         self._produced = 0
         self._fillers = 0
+        self._retained = False
+        self._operator_at_work = 0
 
     def trace(self, who: str, *words: Any) -> None:
         if self.traced:
@@ -94,7 +96,7 @@ class World:
     # The fleet
 
     def start(self, slot: Slot) -> None:
-        if not slot.wanted or slot.worker is not None:
+        if not slot.wanted or slot.worker is not None or self._operator_at_work:
             return
         slot.incarnation += 1
         process = Process(self.loop, f"w{slot.number}.{slot.incarnation}")
@@ -121,6 +123,8 @@ class World:
     def _left(self, worker: SimWorker, code: Exit) -> None:
         if code is Exit.TEMPORARY:
             self.ledger.passed["gave up draining"] += 1
+        elif self._retained and "cannot be read again" in str(worker.reason):
+            self.ledger.passed["stopped at records that retention took"] += 1
         elif code is not Exit.OK:
             self.ledger.find(f"stopped: {worker.process.name}: {worker.reason or code.name}")
 
@@ -253,6 +257,45 @@ class World:
         removed = self.cluster.logs[place].compact(record.offset)
         record.removed = record.removed or removed
         return removed
+
+    def _retention(self, fault: Fault, slot: Slot) -> bool | None:
+        """Takes records that are not committed yet. The operator comes some time later."""
+        places = sorted(self.ledger.by_place)
+        if not places:
+            return False
+        place = places[fault.code % len(places)]
+        log = self.cluster.logs[place]
+        low = min(log.high, self.ledger.committed.get(place, 0) + 1 + fault.code % 4)
+        if low <= log.low:
+            return False
+        log.retain_from(low)
+        self._retained = True
+        for record in self.ledger.by_place[place]:
+            record.expired = record.expired or record.offset < low
+        self.loop.call_later(4.0, lambda: self._operator_stops_all(place))
+        return None
+
+    def _operator_stops_all(self, place: Place) -> None:
+        """As the messages say: without the lost records it goes on from the next offset, with empty metadata."""
+        self._operator_at_work += 1
+        self.trace("operator", "stops all workers")
+        for slot in self.slots:
+            slot.wanted = False
+            if slot.worker is not None:
+                slot.worker.process.kill()
+        self.loop.call_later(SESSION_S + 0.5, lambda: self._operator_sets_offsets(place))
+
+    def _operator_sets_offsets(self, place: Place) -> None:
+        group, low = self.cluster.group, self.cluster.logs[place].low
+        for each, (offset, _) in list(group.offsets.items()):
+            group.offsets[each] = (max(offset, low) if each == place else offset, "")
+        self.trace("operator", "sets offsets", group.offsets)
+        self.ledger.committed[place] = max(low, self.ledger.committed.get(place, 0))
+        for record in self.ledger.by_place[place]:
+            record.removed = record.removed or record.expired
+        self._operator_at_work -= 1
+        for slot in self.slots:
+            self._scale_up(slot)
 
     def _other_writers_fill_the_window(self, fault: Fault, slot: Slot) -> None:
         self._fill_window(self.loop.now_s + fault.seconds)
