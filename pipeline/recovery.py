@@ -248,6 +248,7 @@ class Recovery:
             [Span(partition, position, OFFSET_MAX) for partition, position in sorted(positions.items())]
         )
         self._window.check_origin(stored)
+        self._window.claim_stored(stored)
         return {partition: LeftOut(ranges) for partition, ranges in stored.items() if ranges.end}
 
 

@@ -6,7 +6,7 @@ It fills the claim table and nothing else: it inserts no row, writes no dead let
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline import spans as span_reader
@@ -16,7 +16,7 @@ from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, Target
 from pipeline.dedup import Dedup, domain
 from pipeline.errors import PipelineStopped
-from pipeline.lane import Lane, Ranges
+from pipeline.lane import Lane, LeftOut, Ranges
 from pipeline.offsets import Offsets
 from pipeline.sink import Sink
 from pipeline.types import Partition, Source, Span
@@ -69,14 +69,32 @@ class Window:
         for partition in before:
             by_topic.setdefault(partition.topic, []).append(partition)
         for topic, partitions in sorted(by_topic.items()):
-            targets = self._contracts[topic].tables.values()
-            if self._config.rebuild == "clickhouse" and self._dedup.key_is_column and self._all_have_lineage(targets):
+            if self._is_read_from_tables(topic):
+                targets = self._contracts[topic].tables.values()
                 ids += sum(self._from_table(target, partition) for target in targets for partition in partitions)
             else:
                 from_kafka |= {partition: before[partition] for partition in partitions}
         ids += self._from_kafka(from_kafka)
         log.info("window rebuilt: %d ids in %.2f s", ids, self._clock.monotonic_s() - started_s)
         return ids
+
+    def claim_stored(self, stored: Mapping[Partition, Ranges]) -> None:
+        """Claims the ids of rows beyond a partition's position, which will be left out: copies of them are duplicates.
+
+        The tables name them already where the window is read from there.
+        """
+        cold = not self._dedup.enabled or self._config.rebuild == "cold"
+        wanted = {} if cold else {p: found for p, found in stored.items() if not self._is_read_from_tables(p.topic)}
+        spans: list[Span] = []
+        for partition, (low, high) in (self._offsets.watermarks(wanted) if wanted else {}).items():
+            first, end = wanted[partition].first_from(low), min(high, wanted[partition].end)
+            if first is not None and first < end:
+                spans.append(Span(partition, first, end))
+        for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat) if spans else ():
+            lane = self._lanes[records.partition.topic]
+            lane.take(records, first, cut, LeftOut(wanted[records.partition].gaps()))
+            for target in lane.targets:
+                target.builder.discard()
 
     def check_origin(self, stored: Mapping[Partition, Ranges]) -> None:
         """Raises PipelineStopped when rows beyond a partition's position are not those of the records Kafka has there.
@@ -118,8 +136,10 @@ class Window:
     def _ask(self, doing: str, sql: str) -> Sequence[Sequence[Any]]:
         return self._sink.patiently(doing, lambda: self._clickhouse.query_rows(sql, doing=doing))
 
-    def _all_have_lineage(self, targets: Iterable[Target]) -> bool:
-        return all(self._sink.has_lineage(target.table) for target in targets)
+    def _is_read_from_tables(self, topic: str) -> bool:
+        targets = self._contracts[topic].tables.values()
+        with_lineage = all(self._sink.has_lineage(target.table) for target in targets)
+        return self._config.rebuild == "clickhouse" and self._dedup.key_is_column and with_lineage
 
     def _from_table(self, target: Target, partition: Partition) -> int:
         """Claims (key, partition, offset) of the rows whose record time is within the window of the latest one."""

@@ -271,7 +271,10 @@ class World:
         log.retain_from(low)
         self._retained = True
         for record in self.ledger.by_place[place]:
-            record.expired = record.expired or record.offset < low
+            if record.offset < low:
+                record.expired = True
+                # Where nothing is committed the earliest record there is comes first.
+                record.removed = record.removed or place not in self.cluster.group.offsets
         self.loop.call_later(4.0, lambda: self._operator_stops_all(place))
         return None
 
