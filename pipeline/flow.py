@@ -228,12 +228,15 @@ class Flow:
             self.halted.pop(partition, None)
             self.last_timestamp_ms.pop(partition, None)
             self._warm_ms.pop(partition, None)
+        reopened: dict[Partition, int] = {}
         for partition, position in command.positions.items():
             if position != self._positions.get(partition):
                 self._dedup.reopen(partition, position)
+                reopened[partition] = position
             # Until then what was left out may have to be left out again.
             if (left_out := self._left_out.get(partition)) and position >= left_out.stored.end:
                 del self._left_out[partition]
+        self._recovery.claim_again({p: at for p, at in reopened.items() if p in self._left_out}, self._left_out)
         self._positions = dict(command.positions)
         self.at_end &= self._positions.keys()
         source.assign({} if self._draining else self._readable())

@@ -80,6 +80,13 @@ class Recovery:
         with beating(self._heartbeat):
             return self._prepare(command)
 
+    def claim_again(self, positions: Mapping[Partition, int], left_out: Mapping[Partition, LeftOut]) -> None:
+        """Partitions are read again from these positions: rows beyond them that are left out lost their claims by it."""
+        if positions:
+            with beating(self._heartbeat):
+                self._window.rebuild(positions, {})
+                self._window.claim_stored({partition: left_out[partition].stored for partition in positions})
+
     def _prepare(self, command: Prepare) -> Prepared:
         positions = {p: assigned.offset for p, assigned in command.partitions.items() if assigned.offset is not None}
         missing = [partition for partition in command.partitions if partition not in positions]
