@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +30,9 @@ class Produced:
     rows: int = 0
     letters: int = 0
     lettered_by: list[Any] = field(default_factory=list)
-    written_by: Any = None
-    held: Any = None
-    """Under which assignment the writer held the partition when the row came."""
+    writer: Any = None
+    held: dict[Place, int] = field(default_factory=dict)
+    """The writer's assignments when it made the insert the row came with."""
 
     @property
     def name(self) -> str:
@@ -42,10 +42,9 @@ class Produced:
 class Ledger:
     """Every record and its fate; `findings` is what contradicts the promises."""
 
-    def __init__(self, dedup_window_ms: int, dedup: bool, assignment_of: Callable[[Any, Place], Any]) -> None:
+    def __init__(self, dedup_window_ms: int, dedup: bool) -> None:
         self._window_ms = dedup_window_ms
         self._dedup = dedup
-        self._assignment_of = assignment_of
         self.by_serial: dict[int, Produced] = {}
         self.by_id: dict[int, list[Produced]] = {}
         self.by_place: dict[Place, list[Produced]] = {}
@@ -72,11 +71,11 @@ class Ledger:
 
     # What happens
 
-    def rows_came(self, table: str, rows: Iterable[Mapping[str, Any]], writer: Any) -> None:
+    def rows_came(self, table: str, rows: Iterable[Mapping[str, Any]], source: Any) -> None:
         for row in rows:
             record = self.by_serial[row["serial"]]
             record.rows += 1
-            record.written_by, record.held = writer, self._assignment_of(writer, record.place)
+            record.writer, record.held = source
             if record.rows > 1:
                 self.find(f"doubled: {record.name} has {record.rows} rows")
             if record.letters:
@@ -98,10 +97,11 @@ class Ledger:
                 self.passed["copy in another worker's scope"] += 1
 
     def _in_one_scope(self, other: Produced, record: Produced) -> bool:
-        """Both partitions were held by the worker that wrote both rows, without a break."""
-        if other.written_by is not record.written_by or other.held is None or record.held is None:
+        """The worker that made both inserts held both partitions at either time, under the same assignments."""
+        if other.writer is not record.writer:
             return False
-        return bool(self._assignment_of(other.written_by, other.place) == other.held)
+        both = (other.place, record.place)
+        return all(record.held.get(place) is not None and record.held[place] == other.held.get(place) for place in both)
 
     def letter_came(self, place: Place, offset: int, writer: Any) -> None:
         record = self.at(place, offset)

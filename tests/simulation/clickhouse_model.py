@@ -240,17 +240,33 @@ def _stored(table: Table, sql: str) -> list[tuple[Any, ...]]:
     return sorted(found)
 
 
+class _Sent(Encoded):
+    """An insert that remembers who made it, and which partitions it held then."""
+
+    source: Any = None
+
+
 class SimClickHouse:
     """`pipeline.clickhouse.ClickHouse` of one process."""
 
-    def __init__(self, server: Server, process: Process, faults: Faults, trace: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        process: Process,
+        faults: Faults,
+        trace: Callable[..., None],
+        held: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self._held = held
         self._server = server
         self._process = process
         self._faults = faults
         self._trace = trace
 
     def encode(self, table: str, columns: Sequence[str], block: bytes) -> Encoded:
-        return Encoded(table, tuple(columns), block, "")
+        encoded = _Sent(table, tuple(columns), block, "")
+        encoded.source = self._process, self._held()
+        return encoded
 
     def insert(self, encoded: Encoded, token: str) -> None:
         self._process.touch()
@@ -284,7 +300,7 @@ class SimClickHouse:
 
         def arrive() -> None:
             server.running[token] -= 1
-            answer.append(server.apply(encoded.table, encoded.body, token, self._process, parts_max))
+            answer.append(server.apply(encoded.table, encoded.body, token, getattr(encoded, "source", None), parts_max))
             self._trace("clickhouse", f"insert {token[:6]} of {self._process.name}", answer[0] or "applied", fault.what)
 
         server.loop.call_later(arrives_s, arrive)

@@ -38,6 +38,7 @@ class Machine:
     switches: Switches
     consumers: list[SimConsumer] = field(default_factory=list)
     trace: Callable[..., None] = lambda *words: None
+    held: Callable[[], dict[Place, int]] = dict
     on_letter: Callable[[Any, Process], Callable[[], None]] = lambda headers, process: lambda: None
 
     @property

@@ -65,7 +65,7 @@ def draw(seed: int) -> Schedule:
     dedup = rng.random() < 0.8
     window_blocks, window_s = 200, None
     if lineage and rng.random() < 0.25:
-        window_blocks = rng.choice((20, 50))
+        window_blocks = rng.choice((40, 80))
     elif rng.random() < 0.2:
         window_s = 3_600
     return Schedule(

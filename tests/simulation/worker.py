@@ -19,7 +19,6 @@ from pipeline.kafka import Clients
 from pipeline.offsets import Offsets
 from pipeline.patience import Patience
 from pipeline.sink import Sink
-from pipeline.types import Partition
 from pipeline.worker import Worker
 from tests.simulation import contracts
 from tests.simulation.clickhouse_model import Server, SimClickHouse
@@ -88,7 +87,7 @@ def assemble(
     threads = SimThreads(process)
     stopping: Any = threads.event()
     metrics: Any = SILENT
-    clickhouse: Any = SimClickHouse(server, process, machine.faults, machine.trace)
+    clickhouse: Any = SimClickHouse(server, process, machine.faults, machine.trace, lambda: machine.held())  # noqa: PLW0108
     cluster: Any = SimCluster(machine)
     clients = Clients(
         consumer=lambda conf, logger: (
@@ -226,10 +225,10 @@ class SimWorker(Worker):
         self._flow.start()
         self._membership.start()
 
-    def assignment_of(self, place: tuple[str, int]) -> Any:
-        """Names the present assignment of a partition, or None when it is not held."""
-        held = self._engine._held.get(Partition(*place))
-        return None if held is None or not held.ready else held.epoch
+    def held(self) -> dict[tuple[str, int], int]:
+        """The partitions that are held and ready, and what names their present assignment."""
+        held = self._engine._held
+        return {tuple(p): one.epoch for p, one in held.items() if one.ready}  # type: ignore[misc]
 
     @property
     def at_rest(self) -> bool:
