@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard _native/*.pyx _native/*.pxd)
 STAMP := $(VENV)/.built
 
-.PHONY: build demo test sim debug sanitize lint bench clean
+.PHONY: build demo test sim faults debug sanitize lint bench clean
 build: $(STAMP)
 
 $(VENV)/bin/python:
@@ -18,8 +18,17 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(NATIVE) | $(VENV)/bin/python
 demo: build
 	$(BIN)/penstock demo
 
+# Most of a test's time is waiting, so three files run at a time. JOBS=0 runs all in one process.
+JOBS ?= 3
 test: build
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# Three real brokers, ClickHouse's engine, three workers, and faults of all of them drawn from a seed. MINUTES=5 SEED=7
+# PROTOCOL=classic|consumer; ARGS="--keep DIR" and more: see `python -m tests.faults --help`.
+MINUTES ?= 5
+PROTOCOL ?= classic
+faults: build
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --protocol $(PROTOCOL) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # The whole worker over models of Kafka and ClickHouse: make sim SEEDS=20000, or SECONDS=120, and FIRST=n to repeat.
 sim: build

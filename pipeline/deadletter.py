@@ -6,7 +6,8 @@ decides what is a reject and never reads the value of a letter. The form of a le
 librdkafka's idempotent producer with an endless delivery time does the ordinary retries: in order, and once. What is left
 for this module is what librdkafka gives up on: a missing topic (waits, loudly), a letter too large for the topic (a
 pointer takes its place), a fatal error of the producer (a new one; the topic is searched for the letters whose fate is
-open, so that they are not written twice), and what an operator must mend (stops).
+open, so that they are not written twice), a topic that was deleted and made anew (a new producer too: the old one takes
+the new topic's leader epochs for outdated and waits for ever), and what an operator must mend (stops).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ QUEUE_KBYTES_MAX = 64 * 1024
 POLL_S = 0.2
 QUIET_S = 5.0
 """Without an acknowledgement for this long a wait becomes visible."""
+TOPIC_ID_S_MAX = 2.0
 SEARCH_QUIET_S_MAX = 30.0
 """Without a record for this long a search begins again."""
 SEARCH_RECORDS = 1_000
@@ -136,6 +138,8 @@ class DeadLetters:
         self._lock = threading.Lock()
         self._troubles = Troubles()
         self._producer: Producer | None = None
+        self._topic_id = ""
+        """Of the topic the producer knows; '' when it could not be asked."""
         self._closed = False
 
     @property
@@ -216,7 +220,9 @@ class DeadLetters:
         """Hands messages to librdkafka and waits until each is acknowledged or given back; returns the latter."""
         producer = self._open()
         outcomes: dict[int, Failure | None] = {}
-        wait = _AcknowledgementWait(producer, self._clock, self._patience, self._troubles, show)
+        wait = _AcknowledgementWait(
+            producer, self._clock, self._patience, self._troubles, show, made_anew=self._topic_made_anew
+        )
         try:
             for index, make in enumerate(messages):
                 one = make()
@@ -271,8 +277,23 @@ class DeadLetters:
                 # A missing topic is given back after this long, and then named; 30 s otherwise.
                 conf |= {"topic.metadata.propagation.max.ms": 5_000, "error_cb": self._troubles}
                 self._troubles.last = None
+                self._topic_id = self._present_topic_id()
                 self._producer = self._clients.producer(conf, logger=kafka_log)
             return self._producer
+
+    def _topic_made_anew(self) -> bool:
+        """Whether there is another topic of this name now than when the producer was made."""
+        present = self._present_topic_id()
+        return present not in ("", self._topic_id)
+
+    def _present_topic_id(self) -> str:
+        cluster = self._clients.cluster(self._kafka, timeout_s=TOPIC_ID_S_MAX)
+        try:
+            return cluster.topic_ids([self._topic])[self._topic]
+        except DependencyDown:
+            return ""
+        finally:
+            cluster.close()
 
     def _discard(self, broken: Producer) -> None:
         """An idempotent producer takes nothing more after a fatal error; the next `_open` makes another."""
@@ -352,8 +373,18 @@ class DeadLetters:
 class _AcknowledgementWait:
     """Serves librdkafka's callbacks, and says why when they do not come."""
 
-    def __init__(self, producer: Producer, clock: Clock, patience: Patience, troubles: Troubles, show: Show) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        clock: Clock,
+        patience: Patience,
+        troubles: Troubles,
+        show: Show,
+        *,
+        made_anew: Callable[[], bool],
+    ) -> None:
         self._producer = producer
+        self._made_anew = made_anew
         self._clock = clock
         self._patience = patience
         self._troubles = troubles
@@ -371,10 +402,8 @@ class _AcknowledgementWait:
         except KafkaException as exception:
             if not exception.args[0].fatal():
                 raise
-            # librdkafka gives back what waits in its queue by itself; this makes it give back everything.
-            self.fatal = True
             self._troubles(exception.args[0])
-            self._producer.purge()
+            self._give_up()
         self._patience.check()
         now_s = self._clock.monotonic_s()
         if done != self._done:
@@ -383,6 +412,13 @@ class _AcknowledgementWait:
             self._shown += 1
             trouble = self._troubles.last
             self._show("no acknowledgement" if trouble is None else f"{trouble.name}: {trouble.reason}", self._shown)
+            if self._made_anew():
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """librdkafka gives back what waits in its queue by itself, sometimes; this makes it give back everything."""
+        self.fatal = True
+        self._producer.purge()
 
 
 def _give_up(producer: Producer) -> None:

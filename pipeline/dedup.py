@@ -12,8 +12,8 @@ very worker is about to store.
 from __future__ import annotations
 
 import secrets
-import statistics
 from array import array
+from collections import deque
 from collections.abc import Sequence
 
 from pipeline.config.schema import Dedup as DedupConfig
@@ -21,7 +21,9 @@ from pipeline.native import ClaimTable
 from pipeline.types import Partition, Records
 
 GENERATIONS = 8
-"""The window is dropped in this many parts; it holds between (GENERATIONS - 1) / GENERATIONS and all of the window."""
+"""The window is dropped in this many parts; a part goes when its last record is older than the window."""
+SAMPLE_RECORDS = 64
+"""Timestamps of a run that are looked at."""
 KEY = "@key"
 HEADER = "@header:"
 
@@ -34,8 +36,15 @@ class Dedup:
         self._identities: dict[Partition, int] = {}
         self._slots: dict[Partition, int] = {}
         self._period_ms = max(1, config.window_s * 1000 // (GENERATIONS - 1))
-        self._period_ends_ms = 0
-        self._ahead = False
+        self._reached_ms: dict[Partition, int] = {}
+        """Of each partition that is being read and not at its end: the record time of the run taken last."""
+        self._latest_ms = 0
+        self._begun_ms = 0
+        self._ends_ms: deque[int] = deque(maxlen=GENERATIONS - 1)
+        """The latest record time in each generation that has ended and is still held, the oldest first."""
+        self._rotations = 0
+        self._restored: set[Partition] = set()
+        """Partitions whose claims were read back and of which no record has come yet."""
         self.claims: ClaimTable | None = None
         if config.key:
             self.claims = ClaimTable(config.ids_max, secret=secrets.token_bytes(16), generations=GENERATIONS)
@@ -59,6 +68,7 @@ class Dedup:
 
     def freeze(self, partition: Partition, void_from: int) -> None:
         """The reading ended: claims at `void_from` and beyond are void."""
+        self.rest(partition)
         if self.claims is not None and (slot := self._slots.pop(partition, None)) is not None:
             self.claims.freeze_slot(slot, void_from)
 
@@ -86,28 +96,61 @@ class Dedup:
         name = source.removeprefix(HEADER)
         return [dict(records.headers(index)).get(name) for index in range(first, cut)]
 
-    def pass_time(self, timestamps: array[int]) -> None:
-        """Moves the window on with the records' own time.
+    def pass_time(self, partition: Partition, timestamps: array[int]) -> None:
+        """Moves the window on before a run of a partition is taken, to the records' own time and never past what waits.
 
-        By the median of a run, so that a few records of a producer with a wrong clock do not empty the window.
+        The time is that of the partition that is furthest behind, where its run before this one was: a partition may lag
+        behind others, and a run of a backlog may span more than the window. Of each run the median counts, so that a few
+        records of a producer with a wrong clock do not empty the window.
         """
-        if self.claims is None or not timestamps:
+        sample = sorted(timestamps[:: max(1, len(timestamps) // SAMPLE_RECORDS)])
+        if self.claims is None or not sample or (median_ms := sample[(len(sample) - 1) // 2]) <= 0:
             return
-        sample = timestamps[:: max(1, len(timestamps) // 64)]
-        now_ms = int(statistics.median_low(sample))
-        if now_ms <= 0:
-            return
-        if self._period_ends_ms == 0:
-            self._period_ends_ms = now_ms + self._period_ms
-        if now_ms >= self._period_ends_ms:
-            passed = (now_ms - self._period_ends_ms) // self._period_ms + 1
-            # After a silence the first new records may have been claimed in a run that was old for the most part. Then the
-            # newest generation stays, though it holds older claims too.
-            for _ in range(min(passed, GENERATIONS - self._ahead)):
-                self.claims.rotate()
-            self._period_ends_ms = now_ms + self._period_ms
-            self._ahead = False
-        self._ahead = self._ahead or max(sample[-1], timestamps[-1]) >= self._period_ends_ms
+        self._note_rotations(self.claims.rotations)
+        latest_ms = max(self._latest_ms, sample[(len(sample) - 1) * 9 // 10])
+        self._date_restored(partition, latest_ms)
+        self._reached_ms.setdefault(partition, median_ms)
+        if not self._restored:
+            self._drop_until(min(self._reached_ms.values()))
+        self._reached_ms[partition] = median_ms
+        self._begun_ms = self._begun_ms or median_ms
+        self._latest_ms = latest_ms
+        if self._latest_ms - self._begun_ms >= self._period_ms and len(self._ends_ms) < GENERATIONS - 1:
+            self._rotate()
+
+    def rest(self, partition: Partition) -> None:
+        """The partition has no record left for now, or cannot be read: the window does not wait for it."""
+        self._reached_ms.pop(partition, None)
+        self._date_restored(partition, self._latest_ms)
+
+    def _date_restored(self, partition: Partition, time_ms: int) -> None:
+        """Claims read back have no time of their own; they pass for as old as the first record that follows them."""
+        if partition in self._restored:
+            self._restored.discard(partition)
+            self._latest_ms = time_ms
+            self._ends_ms = deque((max(end_ms, time_ms) for end_ms in self._ends_ms), GENERATIONS - 1)
+
+    def _drop_until(self, now_ms: int) -> None:
+        """Drops the generations whose latest record is a window or more before `now_ms`."""
+        expired_ms = now_ms - self._config.window_s * 1000
+        if 0 < self._latest_ms <= expired_ms:
+            for _ in range(GENERATIONS):
+                self._rotate()
+            self._ends_ms.clear()
+        while self._ends_ms and self._ends_ms[0] <= expired_ms:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        assert self.claims is not None
+        self.claims.rotate()
+        self._note_rotations(self.claims.rotations)
+
+    def _note_rotations(self, rotations: int) -> None:
+        """Also those that the table made by itself, because it was full."""
+        for _ in range(min(rotations - self._rotations, GENERATIONS)):
+            self._ends_ms.append(self._latest_ms)
+            self._begun_ms = self._latest_ms
+        self._rotations = rotations
 
     def restore(self, rows: bytes, key_types: Sequence[str], partition: Partition, domain: bytes) -> int:
         """Claims ids read back from a table, as RowBinary rows of (key columns, Int32 partition, Int64 offset), oldest first.
@@ -116,6 +159,7 @@ class Dedup:
         """
         if self.claims is None:
             return 0
+        self._restored.add(partition)
         return self.claims.restore(rows, key_types, {partition.number: self._slots[partition]}, domain)
 
 

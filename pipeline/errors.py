@@ -3,6 +3,7 @@
 PenstockError                     exit
 |- ConfigurationError              78   start-up: every problem names the key, the value, the bound and the fix
 |- DependencyDown                  69   Kafka or ClickHouse cannot be reached or refuses us, and waiting is not allowed
+|- MissingExtra (`cli`)            78   a command needs a part that this installation was made without
 |- GaveUp                          75   something retriable did not succeed within the time the caller gave
 |- PipelineStopped                 70   the pipeline cannot go on without an operator
 |  |- SourceError                       a partition cannot be read on (out of range, corrupt)

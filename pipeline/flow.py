@@ -228,15 +228,12 @@ class Flow:
             self.halted.pop(partition, None)
             self.last_timestamp_ms.pop(partition, None)
             self._warm_ms.pop(partition, None)
-        reopened: dict[Partition, int] = {}
         for partition, position in command.positions.items():
             if position != self._positions.get(partition):
                 self._dedup.reopen(partition, position)
-                reopened[partition] = position
             # Until then what was left out may have to be left out again.
             if (left_out := self._left_out.get(partition)) and position >= left_out.stored.end:
                 del self._left_out[partition]
-        self._recovery.claim_again({p: at for p, at in reopened.items() if p in self._left_out}, self._left_out)
         self._positions = dict(command.positions)
         self.at_end &= self._positions.keys()
         source.assign({} if self._draining else self._readable())
@@ -282,8 +279,14 @@ class Flow:
         if not self._batch.has_room_for(partition):
             self._seal("partitions")
         started_s = self._clock.monotonic_s()
-        self._dedup.pass_time(records.timestamps)
-        taken = self._lanes[partition.topic].take(records, 0, len(records), self._left_out.get(partition))
+        self._dedup.pass_time(partition, records.timestamps)
+        left_out = self._left_out.get(partition)
+        if left_out is not None and records.offsets[0] >= left_out.stored.end:
+            left_out = None
+        if left_out is not None and self._dedup.enabled:
+            # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.
+            self._recovery.claim(records, 0, len(records), left_out.stored)
+        taken = self._lanes[partition.topic].take(records, 0, len(records), left_out)
         self._metrics.stage_seconds("decode", self._clock.monotonic_s() - started_s)
         self._count_cold(records)
         self._judge(taken.letters)
@@ -313,6 +316,7 @@ class Flow:
         if position is None:
             return
         self.at_end.add(end.partition)
+        self._dedup.rest(end.partition)
         if end.next_offset > position and self._batch.has_room_for(end.partition):
             # Offsets without records (transaction markers, compaction) are part of the span too.
             self._batch.cover(end.partition, position, end.next_offset, self._clock.monotonic_s())
@@ -321,6 +325,7 @@ class Flow:
     def _halt(self, fault: SourceFault, source: Source) -> None:
         """Stops one partition, loudly; the others go on."""
         self.halted[fault.partition] = f"{fault.name}: {fault.detail}"
+        self._dedup.rest(fault.partition)
         self._metrics.stopped(fault.name)
         log.error(
             "%s is not read any more, at offset %d: %s (%s). Nothing past it was committed. `penstock check` tells what is "

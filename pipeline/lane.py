@@ -24,6 +24,7 @@ class Ranges:
         ordered = sorted(ranges)
         self._first = [first for first, _ in ordered]
         self._next = [next_ for _, next_ in ordered]
+        self._gaps: Ranges | None = None
 
     def __contains__(self, offset: int) -> bool:
         at = bisect_right(self._first, offset) - 1
@@ -40,8 +41,10 @@ class Ranges:
         return max(offset, self._first[at]) if at < len(self._first) else None
 
     def gaps(self) -> Ranges:
-        """Every other offset."""
-        return Ranges(zip([0, *self._next], [*self._first, 2**63 - 1], strict=True))
+        """Every other offset; made once."""
+        if self._gaps is None:
+            self._gaps = Ranges(zip([0, *self._next], [*self._first, 2**63 - 1], strict=True))
+        return self._gaps
 
     @property
     def end(self) -> int:

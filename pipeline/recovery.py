@@ -23,7 +23,7 @@ from pipeline.intent import Intent
 from pipeline.lane import Lane, LeftOut, Ranges
 from pipeline.patience import beating
 from pipeline.sink import Sink
-from pipeline.types import Partition, Source, Span, Stage
+from pipeline.types import Partition, Records, Source, Span, Stage
 from pipeline.window import Window
 
 log = logging.getLogger(__name__)
@@ -80,12 +80,12 @@ class Recovery:
         with beating(self._heartbeat):
             return self._prepare(command)
 
-    def claim_again(self, positions: Mapping[Partition, int], left_out: Mapping[Partition, LeftOut]) -> None:
-        """Partitions are read again from these positions: rows beyond them that are left out lost their claims by it."""
-        if positions:
-            with beating(self._heartbeat):
-                self._window.rebuild(positions, {})
-                self._window.claim_stored({partition: left_out[partition].stored for partition in positions})
+    def claim(self, records: Records, first: int, cut: int, stored: Ranges) -> None:
+        """Claims the ids of the stored ones among the records `[first, cut)` of a run, and nothing else."""
+        lane = self._lanes[records.partition.topic]
+        lane.take(records, first, cut, LeftOut(stored.gaps()))
+        for target in lane.targets:
+            target.builder.discard()
 
     def _prepare(self, command: Prepare) -> Prepared:
         positions = {p: assigned.offset for p, assigned in command.partitions.items() if assigned.offset is not None}
@@ -238,11 +238,7 @@ class Recovery:
         if not self._dedup.enabled or not mine:
             return
         for records, first, cut in span_reader.read(self._open_source, mine, self._heartbeat):
-            gaps = LeftOut(stored[records.partition].gaps())
-            self._lanes[records.partition.topic].take(records, first, cut, gaps)
-        for lane in self._lanes.values():
-            for target in lane.targets:
-                target.builder.discard()
+            self.claim(records, first, cut, stored[records.partition])
 
     def _all_stored(self, spans: Sequence[Span], counts: Counts, refused: int) -> bool:
         """Whether the rows just inserted can be seen: as many offsets as were there before and came in."""
@@ -255,7 +251,6 @@ class Recovery:
             [Span(partition, position, OFFSET_MAX) for partition, position in sorted(positions.items())]
         )
         self._window.check_origin(stored)
-        self._window.claim_stored(stored)
         return {partition: LeftOut(ranges) for partition, ranges in stored.items() if ranges.end}
 
 

@@ -16,7 +16,7 @@ from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, Target
 from pipeline.dedup import Dedup, domain
 from pipeline.errors import PipelineStopped
-from pipeline.lane import Lane, LeftOut, Ranges
+from pipeline.lane import Lane, Ranges
 from pipeline.offsets import Offsets
 from pipeline.sink import Sink
 from pipeline.types import Partition, Source, Span
@@ -77,24 +77,6 @@ class Window:
         ids += self._from_kafka(from_kafka)
         log.info("window rebuilt: %d ids in %.2f s", ids, self._clock.monotonic_s() - started_s)
         return ids
-
-    def claim_stored(self, stored: Mapping[Partition, Ranges]) -> None:
-        """Claims the ids of rows beyond a partition's position, which will be left out: copies of them are duplicates.
-
-        The tables name them already where the window is read from there.
-        """
-        cold = not self._dedup.enabled or self._config.rebuild == "cold"
-        wanted = {} if cold else {p: found for p, found in stored.items() if not self._is_read_from_tables(p.topic)}
-        spans: list[Span] = []
-        for partition, (low, high) in (self._offsets.watermarks(wanted) if wanted else {}).items():
-            first, end = wanted[partition].first_from(low), min(high, wanted[partition].end)
-            if first is not None and first < end:
-                spans.append(Span(partition, first, end))
-        for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat) if spans else ():
-            lane = self._lanes[records.partition.topic]
-            lane.take(records, first, cut, LeftOut(wanted[records.partition].gaps()))
-            for target in lane.targets:
-                target.builder.discard()
 
     def check_origin(self, stored: Mapping[Partition, Ranges]) -> None:
         """Raises PipelineStopped when rows beyond a partition's position are not those of the records Kafka has there.

@@ -18,13 +18,27 @@ from typing import NoReturn
 from pipeline.errors import ConfigurationError, Exit, PenstockError
 from pipeline.version import VERSION
 
-COMMANDS = ("demo", "run", "check", "ddl", "gen", "verify", "bench", "version")
+COMMANDS = ("demo", "run", "check", "config", "ddl", "gen", "verify", "bench", "version")
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 """128 + SIGPIPE: what a shell shows for a command whose reader went away."""
+EMBEDDED_MODULES = frozenset({"chdb", "psutil", "tqdm", "backports", "backports.zstd"})
+"""What the extra `embedded` brings; an installation that only runs workers has none of it."""
 EPILOG = """\
 exit codes: 0 ok, 1 the answer is no, 2 usage, 69 Kafka or ClickHouse is down, 70 stopped or a bug,
 75 gave up on something that may work later, 78 bad configuration"""
+
+
+class MissingExtra(PenstockError):
+    """A command needs a part that this installation was made without."""
+
+    exit_code = Exit.CONFIG
+
+    def __init__(self, module: str) -> None:
+        super().__init__(
+            f"the Python module {module!r} is not installed; the embedded broker and engine need it. "
+            "Install the extra: pip install 'penstock[embedded]'"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_gone():
             return _quiet()
+        if isinstance(error, ModuleNotFoundError) and error.name in EMBEDDED_MODULES:
+            return _told(MissingExtra(error.name), args)
         return _bug(error, args)
     return code
 

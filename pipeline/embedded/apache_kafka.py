@@ -89,8 +89,9 @@ class ApacheKafka:
     """A cluster of 1 or 3 brokers, numbered from 1, with their data under `directory`. A context manager.
 
     `properties` are added to every broker's configuration and win over ours. With `users` (name to password) each broker
-    has a second listener that asks for SASL/PLAIN, at `sasl_bootstrap`. Topics are not created by themselves.
-    Raises StartFailed when a broker does not come up in time.
+    has a second listener that asks for SASL/PLAIN, at `sasl_bootstrap`. With `proxy_ports` (broker to port) each has one at
+    `behind_proxy(node)` whose clients are told to come to that port of loopback, where a proxy of the caller listens.
+    Topics are not created by themselves. Raises StartFailed when a broker does not come up in time.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class ApacheKafka:
         properties: Mapping[str, str] | None = None,
         *,
         users: Mapping[str, str] | None = None,
+        proxy_ports: Mapping[int, int] | None = None,
         heap_mb: int = HEAP_MB,
     ) -> None:
         if not 1 <= brokers <= BROKERS_MAX:
@@ -108,10 +110,11 @@ class ApacheKafka:
         self.brokers = brokers
         self._properties = dict(properties or {})
         self._users = dict(users or {})
+        self._proxy_ports = dict(proxy_ports or {})
         self._heap_mb = heap_mb
         self._nodes = range(1, brokers + 1)
-        ports = iter(_free_ports(3 * brokers))
-        self._ports = {node: (next(ports), next(ports), next(ports)) for node in self._nodes}
+        ports = iter(_free_ports(4 * brokers))
+        self._ports = {node: (next(ports), next(ports), next(ports), next(ports)) for node in self._nodes}
         self._children: dict[int, Child] = {}
         self._formatted = False
         self.bootstrap = ",".join(f"127.0.0.1:{ports[0]}" for ports in self._ports.values())
@@ -155,6 +158,10 @@ class ApacheKafka:
     def pid(self, node: int = 1) -> int:
         return self._children[node].pid
 
+    def behind_proxy(self, node: int) -> int:
+        """The port that the proxy of a broker leads to."""
+        return self._ports[node][3]
+
     def cpu_seconds(self) -> float:
         """CPU time of the brokers that run, since each started."""
         return sum(child.cpu_seconds() for child in self._children.values())
@@ -176,7 +183,9 @@ class ApacheKafka:
         raise StartFailed(f"topic {topic} has partitions without a leader")
 
     def delete_topic(self, topic: str) -> None:
-        self._admin().delete_topics([topic], operation_timeout=30)[topic].result(timeout=30)
+        # The client must outlive its answer.
+        admin = self._admin()
+        admin.delete_topics([topic], operation_timeout=30)[topic].result(timeout=30)
 
     def _admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
@@ -197,20 +206,23 @@ class ApacheKafka:
         self._formatted = True
 
     def _configuration(self, node: int) -> dict[str, str]:
-        data_port, controller_port, sasl_port = self._ports[node]
+        data_port, controller_port, sasl_port, proxied_port = self._ports[node]
         listeners = {"PLAINTEXT": data_port, "CONTROLLER": controller_port}
         if self._users:
             listeners["SASL_PLAINTEXT"] = sasl_port
-        addresses = {name: f"{name}://127.0.0.1:{port}" for name, port in listeners.items()}
+        if self._proxy_ports:
+            listeners["PROXIED"] = proxied_port
+        advertised = listeners | ({"PROXIED": self._proxy_ports[node]} if self._proxy_ports else {})
         users = " ".join(f'user_{name}="{password}"' for name, password in self._users.items())
         copies = str(self.brokers)
         settings = {
             "process.roles": "broker,controller",
             "node.id": str(node),
             "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{self._ports[n][1]}" for n in self._nodes),
-            "listeners": ",".join(addresses.values()),
-            "advertised.listeners": ",".join(text for name, text in addresses.items() if name != "CONTROLLER"),
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+            "listeners": _addresses(listeners),
+            "advertised.listeners": _addresses({n: port for n, port in advertised.items() if n != "CONTROLLER"}),
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,"
+            "SASL_PLAINTEXT:SASL_PLAINTEXT",
             "inter.broker.listener.name": "PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
             "log.dirs": str(self._home(node) / "data"),
@@ -274,6 +286,10 @@ class ApacheKafka:
 
     def _home(self, node: int) -> Path:
         return self.directory / f"broker-{node}"
+
+
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
 def _new_cluster_id() -> str:

@@ -1,15 +1,18 @@
-"""Questions about the cluster, asked through one admin client. It changes nothing there."""
+"""Questions about the cluster, asked through an admin client and, about its group, a consumer. It changes nothing there."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Literal, TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    OFFSET_INVALID,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -31,6 +34,11 @@ T = TypeVar("T")
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
+RETRY_S = 0.1
+_MOVING = frozenset(
+    {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+)
+
 
 class Cluster:
     """Metadata, watermarks and ids of the cluster, asked through one admin client. Thread-safe; each call blocks.
@@ -47,6 +55,10 @@ class Cluster:
             raise ConfigurationError(problems)
         conf: dict[str, Any] = {**properties(config, "admin"), "error_cb": self._troubles}
         self._admin = AdminClient(conf, logger=logger)
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._consumer: Consumer | None = None
+        """Never subscribes, so it never joins: it only asks what the group has committed."""
 
     def wait(self, deadline_s: float) -> None:
         """Returns when a broker has answered; raises `DependencyDown` with the cause otherwise."""
@@ -116,20 +128,40 @@ class Cluster:
         wanted = [TopicPartition(partition.topic, partition.number) for partition in partitions]
         if not wanted:
             return {}
-        group = self._config.group
         with self._explained():
-            futures = self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, wanted)], request_timeout=self._timeout_s
-            )
-            found = self._result(futures[group]).topic_partitions
+            found = self._ask_coordinator(wanted)
         for one in found:
             if one.error is not None:
                 raise DependencyDown(trouble_of(one.error).message(self._config.brokers))
         return {Partition(one.topic, one.partition): (max(-1, one.offset), one.metadata or "") for one in found}
 
     def close(self) -> None:
-        """Lets go of the client; librdkafka's threads end with its last reference."""
+        """Lets go of the clients; the admin client's threads end with its last reference."""
         self._admin.poll(0)
+        with self._lock:
+            consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+
+    def _ask_coordinator(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
+        """Asks again while the group has no coordinator that can answer: it moves when its broker goes."""
+        deadline_s = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return self._outsider().committed(wanted, timeout=max(0.1, deadline_s - time.monotonic()))
+            except KafkaException as exception:
+                if exception.args[0].code() not in _MOVING or time.monotonic() >= deadline_s:
+                    raise
+            time.sleep(RETRY_S)
+
+    def _outsider(self) -> Consumer:
+        """A consumer that names the group. The admin client's own question crashes the process when the coordinator answers
+        with an error (librdkafka issue 5040)."""
+        with self._lock:
+            if self._consumer is None:
+                conf: dict[str, Any] = {**properties(self._config, "source"), "client.id": "penstock-offsets"}
+                self._consumer = Consumer({**conf, "error_cb": self._troubles}, logger=self._logger)
+            return self._consumer
 
     def _list_offsets(self, wanted: Mapping[Partition, OffsetSpec]) -> dict[Partition, int]:
         if not wanted:
@@ -139,10 +171,14 @@ class Cluster:
         request = {TopicPartition(partition.topic, partition.number): spec for partition, spec in wanted.items()}
         with self._explained():
             futures = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=self._timeout_s)
-            return {
+            found = {
                 Partition(asked.topic, asked.partition): int(self._result(future).offset)
                 for asked, future in futures.items()
             }
+            if OFFSET_INVALID in found.values():
+                # A question that ran out of time ends in success; taken for "none so late", it would skip the partition.
+                raise TimeoutError
+            return found
 
     def _metadata(self, topic: str | None = None, deadline_s: float | None = None) -> Any:
         def ask(timeout_s: float) -> Any:
@@ -161,6 +197,8 @@ class Cluster:
             yield
         except (KafkaException, TimeoutError) as exception:
             self._admin.poll(0)
+            if self._consumer is not None:
+                self._consumer.poll(0)
             error = exception.args[0] if isinstance(exception, KafkaException) else None
             failure = trouble_of(error) if isinstance(error, KafkaError) else Trouble(-185, "_TIMED_OUT", "no answer")
             timed_out = failure.code in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)

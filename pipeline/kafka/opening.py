@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, Producer
 
-from pipeline.config.schema import Kafka
 from pipeline.kafka.cluster import Cluster
 
 
@@ -16,4 +15,4 @@ class Clients(NamedTuple):
 
     consumer: Callable[..., Consumer] = Consumer
     producer: Callable[..., Producer] = Producer
-    cluster: Callable[[Kafka], Cluster] = Cluster
+    cluster: Callable[..., Cluster] = Cluster

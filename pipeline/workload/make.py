@@ -20,7 +20,7 @@ from pipeline.types import Headers, RejectCode
 
 BLOCK_RECORDS = 1_024
 DUPLICATE_DISTANCE_MAX = 1_000
-"""A duplicate repeats a record at the most this many offsets before it, plus the few passed over in looking for one."""
+"""By default a duplicate repeats a record at the most this many offsets before it, plus the few passed over in looking."""
 DUPLICATE_LOOKS_MAX = 64
 LATE_MS_MIN = 3_600_000
 LATE_MS_MAX = 48 * 3_600_000
@@ -104,6 +104,8 @@ class Mix:
     """The event id as record key; otherwise there is none."""
     headers: bool = False
     """The event id and the workload's name as headers."""
+    duplicate_distance_max: int = DUPLICATE_DISTANCE_MAX
+    """In offsets."""
 
     def thresholds(self) -> tuple[int, ...]:
         """Upper bounds of the dice for duplicate, poison, unknown version, tombstone and late, in this order."""
@@ -198,7 +200,7 @@ class Generator:
         Late records are no origins: whether a copy of one is still recognised depends on the window. It looks at each
         candidate's dice only, never at what a candidate itself repeats: that would be a chain.
         """
-        candidate = offset - 1 - choice % max(1, min(offset, DUPLICATE_DISTANCE_MAX))
+        candidate = offset - 1 - choice % max(1, min(offset, self.mix.duplicate_distance_max))
         for earlier in range(candidate, max(-1, candidate - DUPLICATE_LOOKS_MAX), -1):
             roll = self._dice(partition, earlier // BLOCK_RECORDS)[earlier % BLOCK_RECORDS][0]
             if roll >= self._late:

@@ -168,6 +168,7 @@ class Feed:
         self._horizon = horizon
         self._stopping = stopping or threading.Event()
         self._latency = Histogram()
+        self._turn = 0
         self._failure: PenstockError | None = None
         self._nbytes = 0
         self._troubles = Troubles()
@@ -208,7 +209,10 @@ class Feed:
         horizon = self._horizon() if self._horizon is not None else None
         share = self._share(len(open_))
         total = 0
-        for number in open_:
+        # Another one comes first each time: at a slow rate the first would get most of what there is.
+        self._turn += 1
+        first = self._turn % len(open_)
+        for number in open_[first:] + open_[:first]:
             edge = ends[number] if horizon is None else min(ends[number], horizon[number])
             # To the end of the generator's block: the next run begins with a new one.
             wanted = min(share, edge - at[number], BLOCK_RECORDS - at[number] % BLOCK_RECORDS)

@@ -225,7 +225,7 @@ def test_a_missing_topic_is_a_configuration_error_with_the_command(mock_kafka: M
 def test_no_broker_at_start_is_a_dependency_that_is_down(mock_kafka: MockKafka) -> None:
     bench = Letters(mock_kafka)
     mock_kafka.broker_down()
-    impatient = CLIENTS._replace(cluster=lambda config: Cluster(config, timeout_s=0.5))
+    impatient = CLIENTS._replace(cluster=lambda config, **_: Cluster(config, timeout_s=0.5))
     with pytest.raises(DependencyDown, match="can be reached"):
         bench.new(clients=impatient).check()
 

@@ -134,3 +134,16 @@ def test_brokers_that_go_away(broker: MockKafka) -> None:
         Feed(settings(broker), "events", Generator(shape("flat"), 5, MIX), timeout_s=2.0).run(
             {0: 20}, firsts, lambda _: None
         )
+
+
+def test_a_slow_rate_is_shared_evenly(broker: MockKafka) -> None:
+    """With less than a record a turn and partition, whoever comes first would get all of them."""
+    stopping = threading.Event()
+    generator = Generator(shape("flat"), 5, MIX)
+    ends = dict.fromkeys(range(3), 10**9)
+    timer = threading.Timer(2.0, stopping.set)
+    timer.start()
+    produced = Feed(settings(broker), "events", generator, rate=200, stopping=stopping).run(
+        ends, dict.fromkeys(ends, 0), lambda _: None
+    )
+    assert min(produced.next.values()) > 0.6 * max(produced.next.values()), produced.next

@@ -324,6 +324,9 @@ class SimCluster:
     def topic_partitions(self, topic: str) -> int:
         return self._machine.cluster.partitions.get(topic, 0)
 
+    def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
+        return dict.fromkeys(topics, "id")
+
     def cluster_id(self) -> str:
         return "sim"
 

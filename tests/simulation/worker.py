@@ -94,7 +94,7 @@ def assemble(
             SimLetterReader(machine) if conf["client.id"] == "penstock-source" else SimConsumer(machine, conf)
         ),
         producer=lambda conf, logger: SimProducer(machine),
-        cluster=lambda kafka: SimCluster(machine),
+        cluster=lambda kafka, **_: SimCluster(machine),
     )  # type: ignore[arg-type]
     sink = Sink(clickhouse, config.clickhouse, loop, stopping, metrics, random)
     letters = DeadLetters(

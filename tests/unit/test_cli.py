@@ -76,6 +76,8 @@ PROBLEM = Problem("batch.rows_max", "0", "must be at least 1", "Set it to 1")
         (InvariantViolated("spans overlap"), 70, "spans overlap"),
         (KeyboardInterrupt(), 130, ""),
         (TypeError("oops"), 70, "TypeError: oops\nThis is a bug in penstock"),
+        (ModuleNotFoundError("no chdb", name="chdb"), 78, "pip install 'penstock[embedded]'"),
+        (ModuleNotFoundError("no thing", name="thing"), 70, "This is a bug in penstock"),
         (msgspec.ValidationError("card 4711"), 70, "ValidationError: (its text may hold data and is left out)"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +13,8 @@ from pipeline.types import Partition
 
 HERE, THERE = Partition("t", 0), Partition("t", 1)
 NEW, DUPLICATE = 1, 2
+START_MS = 1_700_000_000_000
+WINDOW_MS = 3_600_000
 
 
 def made(**options: object) -> Dedup:
@@ -30,39 +33,101 @@ def claim(dedup: Dedup, partition: Partition, offset: int, name: int = 7) -> int
 def test_an_id_is_remembered_for_the_window_and_not_for_long_after(passed_s: int, verdict: int) -> None:
     dedup = made()
     start_ms = 1_700_000_000_000
-    dedup.pass_time(array("q", [start_ms]))
+    dedup.pass_time(HERE, array("q", [start_ms]))
     assert claim(dedup, HERE, 1) == NEW
     step_s = 3_600 // (GENERATIONS - 1) // 3
     for at_s in [*range(0, passed_s, step_s), passed_s]:
-        dedup.pass_time(array("q", [start_ms + at_s * 1_000]))
+        dedup.pass_time(HERE, array("q", [start_ms + at_s * 1_000]))
     assert claim(dedup, HERE, 2) == verdict
 
 
 def test_a_silence_longer_than_the_window_ends_it() -> None:
     dedup = made()
-    dedup.pass_time(array("q", [1_700_000_000_000]))
+    dedup.pass_time(HERE, array("q", [START_MS]))
     claim(dedup, HERE, 1)
-    dedup.pass_time(array("q", [1_700_000_000_000 + 2 * 3_600_000]))
+    dedup.rest(HERE)
+    dedup.pass_time(HERE, array("q", [START_MS + 2 * WINDOW_MS]))
     assert claim(dedup, HERE, 2) == NEW
 
 
-def test_a_silence_in_the_middle_of_a_run_does_not_end_what_came_after_it() -> None:
+@pytest.mark.parametrize("ahead_s", [600, 36_000])
+def test_a_partition_that_lags_has_the_whole_window_of_its_own_time(ahead_s: int) -> None:
+    """However far another one is ahead, and also what the one ahead holds is kept meanwhile."""
     dedup = made()
-    before_ms = 1_700_000_000_000
-    after_ms = before_ms + 2 * 3_600_000
-    dedup.pass_time(array("q", [before_ms, before_ms, after_ms]))
-    claim(dedup, HERE, 3)
-    dedup.pass_time(array("q", [after_ms + 1_000]))
-    assert claim(dedup, HERE, 4) == DUPLICATE
+    claim(dedup, HERE, 1, name=1)
+    for at_s in range(0, ahead_s + 3_600, 200):
+        dedup.pass_time(HERE, array("q", [START_MS + min(at_s, 3_500) * 1000]))
+        dedup.pass_time(THERE, array("q", [START_MS + at_s * 1000]))
+    claim(dedup, THERE, 1, name=2)
+    assert claim(dedup, HERE, 2, name=1) == DUPLICATE
+    for at_s in range(3_600, ahead_s + 3_600, 200):
+        dedup.pass_time(HERE, array("q", [START_MS + at_s * 1000]))
+    dedup.pass_time(THERE, array("q", [START_MS + (ahead_s + 7_000) * 1000]))
+    assert claim(dedup, THERE, 2, name=2) == DUPLICATE
+
+
+def test_a_run_that_spans_more_than_the_window_does_not_end_it_for_its_own_first_records() -> None:
+    dedup = made()
+    dedup.pass_time(HERE, array("q", [START_MS]))
+    claim(dedup, HERE, 1)
+    dedup.pass_time(HERE, array("q", range(START_MS, START_MS + 10 * WINDOW_MS, 60_000)))
+    assert claim(dedup, HERE, 2) == DUPLICATE
+    dedup.pass_time(HERE, array("q", [START_MS + 11 * WINDOW_MS]))
+    dedup.pass_time(HERE, array("q", [START_MS + 11 * WINDOW_MS]))
+    assert claim(dedup, HERE, 3) == NEW
+
+
+@pytest.mark.parametrize("leave", [Dedup.rest, lambda dedup, partition: dedup.freeze(partition, 100)])
+def test_the_window_does_not_wait_for_a_partition_at_its_end_or_gone(leave: Callable[[Dedup, Partition], None]) -> None:
+    dedup = made()
+    claim(dedup, THERE, 1)
+    dedup.pass_time(HERE, array("q", [START_MS]))
+    leave(dedup, HERE)
+    for at_s in range(0, 2 * 3_600 + 1_200, 200):
+        dedup.pass_time(THERE, array("q", [START_MS + at_s * 1000]))
+    assert claim(dedup, THERE, 2) == NEW
+
+
+@pytest.mark.parametrize("first", [HERE, THERE])
+def test_claims_read_back_outlast_a_window_that_was_silent(first: Partition) -> None:
+    """Whichever partition is read first after it."""
+    dedup = made()
+    dedup.pass_time(THERE, array("q", [START_MS]))
+    dedup.rest(THERE)
+    row = (7).to_bytes(16, "little") + (0).to_bytes(4, "little") + (5).to_bytes(8, "little")
+    assert dedup.restore(row, ["UUID"], HERE, b"") == 1
+    for partition in [first, HERE, THERE, HERE]:
+        dedup.pass_time(partition, array("q", [START_MS + 2 * WINDOW_MS]))
+    assert dedup.claims is not None
+    for at_s in range(2 * 3_600, 3 * 3_600, 200):
+        dedup.pass_time(HERE, array("q", [START_MS + at_s * 1000]))
+        dedup.rest(THERE)
+    assert sum(dedup.claims.generations) == 1
+    for at_s in range(3 * 3_600, 4 * 3_600 + 1_000, 200):
+        dedup.pass_time(HERE, array("q", [START_MS + at_s * 1000]))
+    assert sum(dedup.claims.generations) == 0
+
+
+def test_generations_that_the_full_table_ended_are_known() -> None:
+    dedup = Dedup(DedupConfig(key=["id"], window_s=3_600, ids_max=80))
+    dedup.open(HERE)
+    for number in range(400):
+        dedup.pass_time(HERE, array("q", [START_MS + number * 100_000]))
+        claim(dedup, HERE, number, name=number)
+        held = [
+            claim(dedup, HERE, 1_000 + number, name=earlier) == DUPLICATE
+            for earlier in range(max(0, number - 5), number)
+        ]
+        assert all(held), number
 
 
 def test_a_few_records_of_the_far_future_do_not_empty_the_window() -> None:
     dedup = made()
     now_ms = 1_700_000_000_000
-    dedup.pass_time(array("q", [now_ms]))
+    dedup.pass_time(HERE, array("q", [now_ms]))
     claim(dedup, HERE, 1)
     for _ in range(GENERATIONS):
-        dedup.pass_time(array("q", [now_ms] * 9 + [now_ms * 2]))
+        dedup.pass_time(HERE, array("q", [now_ms] * 9 + [now_ms * 2]))
     assert claim(dedup, HERE, 2) == DUPLICATE
 
 
@@ -70,7 +135,7 @@ def test_records_without_a_time_move_nothing() -> None:
     dedup = made()
     claim(dedup, HERE, 1)
     for _ in range(GENERATIONS * 2):
-        dedup.pass_time(array("q", [-1, -1]))
+        dedup.pass_time(HERE, array("q", [-1, -1]))
     assert claim(dedup, HERE, 2) == DUPLICATE
 
 

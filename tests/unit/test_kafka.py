@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 from pipeline.config.schema import Kafka, Sasl, Tls
+from pipeline.embedded.mock_kafka import ApiKey, MockKafka
 from pipeline.errors import DependencyDown, Exit
 from pipeline.kafka import (
     OWNED_KEYS,
@@ -241,3 +242,29 @@ def test_commits_with_metadata_are_possible_with_the_membership_properties(mock:
     found = consumer.committed([TopicPartition("t", 0)], timeout=5)[0]
     assert (found.offset, found.metadata) == (3, "spans")
     consumer.close()
+
+
+@pytest.mark.parametrize("code", [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS])
+def test_committed_offsets_outlast_a_coordinator_that_moves(mock_kafka: MockKafka, code: int) -> None:
+    """Asked through the admin client, librdkafka ends the whole process here (its issue 5040)."""
+    mock_kafka.create_topic("t", 2)
+    cluster = Cluster(Kafka(brokers=mock_kafka.bootstrap, group="g"))
+    mock_kafka.push_request_errors(ApiKey.OFFSET_FETCH, [code])
+    assert cluster.committed([Partition("t", 0), Partition("t", 1)]) == {
+        Partition("t", 0): (-1, ""),
+        Partition("t", 1): (-1, ""),
+    }
+    cluster.close()
+
+
+def test_offsets_that_nobody_gave_in_time_are_no_offsets(mock_kafka: MockKafka) -> None:
+    """librdkafka's admin client ends such a question with success, and with -1001 for every partition."""
+    mock_kafka.create_topic("t", 2)
+    partitions = [Partition("t", 0), Partition("t", 1)]
+    cluster = Cluster(Kafka(brokers=mock_kafka.bootstrap, group="g"), timeout_s=1.0)
+    mock_kafka.push_broker_errors(1, ApiKey.LIST_OFFSETS, [(0, 5_000)] * 4)
+    with pytest.raises(DependencyDown):
+        cluster.watermarks(partitions)
+    with pytest.raises(DependencyDown):
+        cluster.offsets_for_times(dict.fromkeys(partitions, 0))
+    cluster.close()
