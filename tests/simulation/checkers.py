@@ -89,7 +89,7 @@ class Ledger:
                 continue
             if other.removed or record.removed:
                 self.passed["copy of a record that Kafka has removed"] += 1
-            elif self._latest_ms - other.timestamp_ms > self._window_ms // 2:
+            elif self._latest_ms - min(other.timestamp_ms, record.timestamp_ms) > self._window_ms // 2:
                 self.passed["copy beyond the window"] += 1
             elif other.place == record.place or self._in_one_scope(other, record):
                 self.find(f"doubled: {record.name} is a copy of {other.name}, and both have a row")

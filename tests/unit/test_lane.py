@@ -29,11 +29,13 @@ class Run:
     partition = HERE
     offsets = array("q", range(10, 14))
     timestamps = array("q", [1, 2, 3, 4])
-    values = [b'{"id":%d}' % offset for offset in range(10, 14)]
     next_offset = 14
     nbytes = 36
     largest_bytes = 9
     oldest_ms = 1
+
+    def __init__(self) -> None:
+        self.values = [b'{"id":%d}' % offset for offset in self.offsets]
 
     def __len__(self) -> int:
         return 4

@@ -35,7 +35,7 @@ def _quiet() -> Iterator[None]:
     gc.enable()
 
 
-def test_every_record_ends_as_exactly_one_thing() -> None:
+def test_every_row_exactly_once_under_random_schedules() -> None:
     print(f"PENSTOCK_SIM_SEED={SEED} PENSTOCK_SIM_SEEDS={SEEDS}")
     for seed in range(SEED, SEED + SEEDS):
         findings, _ = try_seed(seed)
