@@ -87,7 +87,7 @@ class Ledger:
         for other in self.by_id[record.id]:
             if other is record or not other.rows:
                 continue
-            if other.removed or record.removed:
+            if any(one.removed or one.expired for one in (other, record)):
                 self.passed["copy of a record that Kafka has removed"] += 1
             elif self._latest_ms - min(other.timestamp_ms, record.timestamp_ms) > self._window_ms // 2:
                 self.passed["copy beyond the window"] += 1
