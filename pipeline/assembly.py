@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pipeline import contract as contracts
 from pipeline.batch import Target
-from pipeline.clickhouse import ClickHouse, quote_table
+from pipeline.clickhouse import ClickHouse
 from pipeline.clock import Clock, SystemClock
 from pipeline.config import parse_start
 from pipeline.config.schema import Config, Route
@@ -34,7 +34,7 @@ from pipeline.metrics import Metrics
 from pipeline.native import BlockBuilder
 from pipeline.offsets import RETRY_WAIT_MS_MAX, Offsets
 from pipeline.patience import Patience
-from pipeline.preflight import Status, table_faults
+from pipeline.preflight import Status, definition_checks
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
 from pipeline.source import open_source
@@ -263,15 +263,15 @@ def load_contracts(
 def _table_problems(config: Config, clickhouse: ClickHouse, table: str, key: str) -> list[Problem]:
     """What `penstock check` calls a problem of the table; what it warns of is logged."""
     try:
-        facts = clickhouse.table_facts(table)
+        found = list(definition_checks(config, clickhouse, table, clickhouse.table_facts(table)))
     except SinkError as error:
         raise DependencyDown(str(error)) from error
     problems = []
-    for status, what, fix in table_faults(config, quote_table(table), facts):
-        if status is Status.PROBLEM:
-            problems.append(Problem(f"{key}.table", repr(table), what, fix))
-        else:
-            log.warning("the table %s %s. %s", table, what, fix)
+    for check in found:
+        if check.status is Status.PROBLEM:
+            problems.append(Problem(f"{key}.table", repr(table), check.text, check.fix))
+        elif check.status is not Status.OK:
+            log.warning("the table %s %s. %s", table, check.text, check.fix)
     return problems
 
 

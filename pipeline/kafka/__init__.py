@@ -6,6 +6,7 @@ It never reads a record, never joins a group and never commits; those are `sourc
 from pipeline.kafka.clients import OWNED_KEYS, Role, librdkafka_version, properties, refused_properties
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.commits import CommitOutcome, classify_commit
+from pipeline.kafka.inspection import Group, Inspection
 from pipeline.kafka.opening import Clients
 from pipeline.kafka.trouble import (
     ACCESS_CODES,
@@ -25,6 +26,8 @@ __all__ = [
     "Clients",
     "Cluster",
     "CommitOutcome",
+    "Group",
+    "Inspection",
     "Role",
     "Trouble",
     "Troubles",
