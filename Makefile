@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard _native/*.pyx _native/*.pxd)
 STAMP := $(VENV)/.built
 
-.PHONY: build demo test faults debug sanitize lint bench clean
+.PHONY: build demo test sim faults debug sanitize lint bench clean
 build: $(STAMP)
 
 $(VENV)/bin/python:
@@ -29,6 +29,11 @@ MINUTES ?= 5
 PROTOCOL ?= classic
 faults: build
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --protocol $(PROTOCOL) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# The whole worker over models of Kafka and ClickHouse: make sim SEEDS=20000, or SECONDS=120, and FIRST=n to repeat.
+sim: build
+	$(BIN)/python -m tests.simulation.runner $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	$(if $(FIRST),--first $(FIRST))
 
 # The native core with bounds and overflow checks, and with ASan and UBSan, built beside the ordinary one, and its tests.
 # `-p _native` imports the package under test before pytest puts the source tree in front of it.

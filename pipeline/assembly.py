@@ -29,7 +29,7 @@ from pipeline.errors import ConfigurationError, DependencyDown, Problem, SinkErr
 from pipeline.flow import Event as FlowEvent
 from pipeline.flow import Flow
 from pipeline.intent import Identity, digest
-from pipeline.kafka import Cluster
+from pipeline.kafka import Clients, Cluster
 from pipeline.lane import Lane
 from pipeline.metrics import Metrics
 from pipeline.native import BlockBuilder, Column
@@ -39,6 +39,7 @@ from pipeline.preflight import Status, definition_checks
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
 from pipeline.source import open_source
+from pipeline.threads import Threads
 from pipeline.types import Partition, Source
 from pipeline.window import Window
 
@@ -67,6 +68,8 @@ class Assembly:
     dead_letters: DeadLetters | None
     delivery: Delivery
     config_digest: bytes
+    threads: Threads
+    clients: Clients
     bounds: Bounds | None = None
     """Set by `bind`: makes the worker's reading a bounded one."""
 
@@ -128,6 +131,7 @@ class Assembly:
             self.metrics,
             self.clock,
             self.stopping,
+            self.threads,
             self.bounds,
         )
         return flow
@@ -171,8 +175,9 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
     Raises DependencyDown when Kafka or ClickHouse cannot be reached within `wait_s` or refuses our credentials, and
     ConfigurationError with every problem when topics, tables and contracts do not fit together.
     """
-    clock, metrics, stopping = SystemClock(), Metrics(), threading.Event()
-    cluster = Cluster(config.kafka)
+    clock, metrics, threads, clients = SystemClock(), Metrics(), Threads(), Clients()
+    stopping = threads.event()
+    cluster = clients.cluster(config.kafka)
     cluster.wait(wait_s)
     clickhouse = ClickHouse(config.clickhouse)
     loaded = _contracts_once_up(config, clickhouse, cluster, wait_s)
@@ -191,6 +196,7 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
             pipeline=config.name,
             stopping=stopping,
             random=random.Random(),
+            clients=clients,
         )
         dead_letters.check()
     lanes = {topic: lane_of(topic, contract, config, Dedup(NO_DEDUP)) for topic, contract in loaded.items()}
@@ -215,6 +221,8 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
             on_reject=letters.on_reject,
         ),
         config_digest=digest("\n".join(f"{topic} {contract.digest}" for topic, contract in sorted(loaded.items()))),
+        threads=threads,
+        clients=clients,
     )
 
 

@@ -38,6 +38,8 @@ class Counts:
     filtered: int = 0
     stored: int = 0
     """Left out, because the table has them already."""
+    lettered: int = 0
+    """Left out, because the dead-letter topic has them already, though the contract would take them now."""
     rejects: Counter[RejectCode] = field(default_factory=Counter)
 
     def add(self, other: Counts) -> None:
@@ -47,6 +49,7 @@ class Counts:
         self.duplicates += other.duplicates
         self.filtered += other.filtered
         self.stored += other.stored
+        self.lettered += other.lettered
         self.rejects.update(other.rejects)
 
 

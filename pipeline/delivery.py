@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from pipeline import spans as span_reader
 from pipeline.batch import TableBlock
 from pipeline.deadletter import DeadLetters
-from pipeline.errors import RejectLimitExceeded, invariant
+from pipeline.errors import RejectLimitExceeded
 from pipeline.intent import Identity, token
 from pipeline.lane import Lane
 from pipeline.sink import Sink, Write
@@ -96,7 +96,11 @@ class Delivery:
             for records, first, cut in span_reader.read(self._open_source, spans, heartbeat)
             for index in range(first, cut)
         ]
-        invariant(len(letters) == len(wanted), f"{len(wanted)} refused records, {len(letters)} read again")
+        for partition, offset in wanted.keys() - {(letter.partition, letter.offset) for letter in letters}:
+            # Compaction has removed it since it was read; its letter says so.
+            letters.append(
+                self._lanes(partition.topic).letter_without_record(partition, offset, wanted[partition, offset])
+            )
         return letters
 
 

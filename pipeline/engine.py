@@ -387,10 +387,19 @@ class Engine:
         `gone` maps partitions that are no longer held to their durable offset.
         """
         out: list[Command] = []
+        dropping = False
         for number, batch in list(self._batches.items()):
             if batch.status is Status.SEALED:
-                del self._batches[number]
+                dropping = True
                 out.append(Release(batch.payload))
+            if dropping:
+                # An empty batch behind an undeclared one is durable already. It goes too: reading on after it would pass
+                # over the records before it.
+                invariant(
+                    batch.status is Status.SEALED or batch.intent is None,
+                    f"batch {number} is {batch.status.name} behind an undeclared one",
+                )
+                del self._batches[number]
         reach: dict[Partition, int] = {}
         for batch in self._batches.values():
             reach.update({span.partition: span.next for span in self._owned_spans(batch)})

@@ -26,6 +26,7 @@ from pipeline.lane import Lane, LeftOut, Ranges
 from pipeline.metrics import Metrics
 from pipeline.patience import Stopping, beating
 from pipeline.recovery import Prepared, Recovery
+from pipeline.threads import Threads
 from pipeline.types import DeadLetter, Partition, PartitionEnd, Records, Source, SourceFault
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class Flow:
         metrics: Metrics,
         clock: Clock,
         stopping: threading.Event,
+        threads: Threads,
         bounds: Bounds | None = None,
     ) -> None:
         self._bounds = bounds
@@ -124,7 +126,8 @@ class Flow:
         self._metrics = metrics
         self._clock = clock
         self._stopping = stopping
-        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._threads = threads
+        self._commands: queue.SimpleQueue[Command] = threads.queue()
         self._batch = OpenBatch([target for lane in lanes.values() for target in lane.targets], config.batch)
         self._budget = Budget(config)
         self._ratio = RatioLimit(config.dead_letters.ratio_max, config.dead_letters.ratio_records)
@@ -141,16 +144,18 @@ class Flow:
         self.last_timestamp_ms: dict[Partition, int] = {}
         self._warm_ms: dict[Partition, int] = {}
         """With a cold window: the record time from which a partition's window has filled."""
-        self._thread = threading.Thread(target=self._run, name="data-plane", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = self._threads.start(self._run, "data-plane")
 
     def tell(self, command: Command) -> None:
         """Queues a command; commands are obeyed in order."""
         self._commands.put(command)
 
     def join(self, timeout_s: float) -> bool:
+        if self._thread is None:
+            return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -234,6 +239,9 @@ class Flow:
         for partition, position in command.positions.items():
             if position != self._positions.get(partition):
                 self._dedup.reopen(partition, position)
+            # Until then what was left out may have to be left out again.
+            if (left_out := self._left_out.get(partition)) and position >= left_out.stored.end:
+                del self._left_out[partition]
         self._positions = dict(command.positions)
         self.at_end &= self._positions.keys()
         self._assign(source)
@@ -305,6 +313,8 @@ class Flow:
         started_s = self._clock.monotonic_s()
         self._dedup.pass_time(partition, records.timestamps)
         left_out = self._to_leave_out(partition, position, next_offset)
+        if left_out is not None and records.offsets[0] >= left_out.stored.end:
+            left_out = None
         if left_out is not None and self._dedup.enabled and self._bounds is None:
             # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.
             self._recovery.claim(records, 0, len(records), left_out.stored)
@@ -318,8 +328,6 @@ class Flow:
         self._positions[partition] = next_offset
         self.last_timestamp_ms[partition] = records.timestamps[-1]
         self._record_bytes += 0.1 * (max(1.0, records.nbytes / len(records)) - self._record_bytes)
-        if partition in self._left_out and left_out is not None and next_offset >= left_out.stored.end:
-            del self._left_out[partition]
 
     def _within(self, records: Records) -> tuple[int, int]:
         """How many of the records are read, and the offset after them; fewer only at the end of a bounded reading."""

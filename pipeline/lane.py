@@ -14,7 +14,7 @@ from pipeline.batch import Counts, Taken, Target
 from pipeline.contract import Contract
 from pipeline.decode import Decoder
 from pipeline.dedup import Dedup
-from pipeline.types import DeadLetter, Records, Reject, RejectCode, Stage
+from pipeline.types import DeadLetter, Partition, Records, Reject, RejectCode, Stage
 
 
 class Ranges:
@@ -68,6 +68,8 @@ class LeftOut(NamedTuple):
 
     stored: Ranges
     written: frozenset[int] = frozenset()
+    rejected: frozenset[int] = frozenset()
+    """Records that were refused before they became rows; the contract of today may take them."""
 
 
 class Lane:
@@ -76,7 +78,7 @@ class Lane:
     def __init__(
         self, contract: Contract, decoder: Decoder, targets: Sequence[tuple[type, Target]], dedup: Dedup
     ) -> None:
-        self._contract = contract
+        self._contract_name = f"{contract.name}@{contract.version}" if contract.version else contract.name
         self._decoder = decoder
         self._dedup = dedup
         self._builders = {row_type: target.builder for row_type, target in targets}
@@ -93,6 +95,8 @@ class Lane:
         counts = Counts(records=len(values), nbytes=nbytes, filtered=filtered)
         if left_out is not None and len(offsets) and offsets[0] < left_out.stored.end:
             rejects = self._leave_out(rows, rejects, offsets, left_out.stored, counts)
+        if left_out is not None and left_out.rejected:
+            self._leave_out_rejected(rows, offsets, left_out.rejected, counts)
         statuses = bytearray(len(rows))
         run = native.Run(
             records.partition.topic,
@@ -130,6 +134,11 @@ class Lane:
         taken = [row if status == native.APPENDED else None for row, status in zip(rows, statuses, strict=True)]
         native.append(self._ids, taken, run, None, None, bytearray(len(rows)))
 
+    def letter_without_record(self, partition: Partition, offset: int, reject: Reject) -> DeadLetter:
+        """The dead letter of a record that Kafka does not have any more."""
+        gone = Reject(reject.stage, reject.code, f"{reject.detail}; the record has left the topic since")
+        return DeadLetter(partition, offset, -1, None, None, (), gone, self._contract_name)
+
     @staticmethod
     def _leave_out(
         rows: list[object | None],
@@ -146,13 +155,21 @@ class Lane:
         return [(index, reject) for index, reject in rejects if offsets[index] not in stored]
 
     @staticmethod
+    def _leave_out_rejected(
+        rows: list[object | None], offsets: Sequence[int], rejected: frozenset[int], counts: Counts
+    ) -> None:
+        for index, offset in enumerate(offsets):
+            if offset in rejected and rows[index] is not None:
+                rows[index] = None
+                counts.lettered += 1
+
+    @staticmethod
     def _without_written(letters: list[DeadLetter], left_out: LeftOut | None) -> list[DeadLetter]:
         if left_out is None or not left_out.written:
             return letters
         return [letter for letter in letters if letter.offset not in left_out.written]
 
     def _letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:
-        contract = self._contract
         return DeadLetter(
             partition=records.partition,
             offset=records.offsets[index],
@@ -161,5 +178,5 @@ class Lane:
             value=records.values[index],
             headers=records.headers(index),
             reject=reject,
-            contract=f"{contract.name}@{contract.version}" if contract.version else contract.name,
+            contract=self._contract_name,
         )

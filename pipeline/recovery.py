@@ -24,7 +24,7 @@ from pipeline.intent import Intent
 from pipeline.lane import Lane, LeftOut, Ranges, merged
 from pipeline.patience import beating
 from pipeline.sink import Sink
-from pipeline.types import Partition, Records, Source, Span
+from pipeline.types import Partition, Records, Source, Span, Stage
 from pipeline.window import Window
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ LOOKS_MAX = 5
 """How often rows are looked for again after an insert before the table is taken for one that does not keep them."""
 OFFSET_MAX = 2**63 - 1
 ORIGIN_OFFSETS = 1_000
+Written = dict[tuple[Partition, int], str]
 _NONE = Ranges(())
 LETTER_MARGIN_MS = 300_000
 """Clocks of workers and brokers may differ by this much when dead letters of a batch are searched by time."""
@@ -95,9 +96,11 @@ class Recovery:
         missing = [partition for partition in command.partitions if partition not in positions]
         if missing:
             positions |= self._start_positions(missing)
-        touched = {span.partition for intent in command.intents for span in intent.spans} - set(command.partitions)
-        # One that moved here before is being read: its claims go on, and its records are its own when they are read again.
-        foreign = {partition for partition in touched if not self._dedup.reads(partition)}
+        foreign: dict[Partition, int] = {}
+        for span in sorted((span for intent in command.intents for span in intent.spans), reverse=True):
+            # One that moved here before is being read: its claims go on, and its records are its own when they are read again.
+            if span.partition not in command.partitions and not self._dedup.reads(span.partition):
+                foreign[span.partition] = span.first
         for partition in [*command.partitions, *foreign]:
             self._dedup.open(partition)
         self._window.rebuild(positions, foreign)
@@ -116,7 +119,7 @@ class Recovery:
     def warm(self, positions: Mapping[Partition, int]) -> None:
         """Rebuilds the claims of partitions whose turn has come in a bounded reading."""
         with beating(self._heartbeat):
-            self._window.rebuild(positions, ())
+            self._window.rebuild(positions, {})
 
     def _finish(self, intent: Intent) -> int:
         """Inserts what is missing of a declared batch, and looks again until nothing is. Returns the rows inserted.
@@ -152,7 +155,7 @@ class Recovery:
             ):
                 _log_finished(intent, sealed.counts, refused)
                 return inserted
-            written |= {(letter.partition, letter.offset) for letter in sealed.letters}
+            written |= {(letter.partition, letter.offset): letter.reject.stage for letter in sealed.letters}
             if refused:
                 written |= self._written(intent)
         raise PipelineStopped(
@@ -178,9 +181,10 @@ class Recovery:
                     "stored; add the lineage columns (`penstock ddl` prints them)"
                 )
 
-    def _tables(self, spans: Sequence[Span]) -> set[str]:
+    def _tables(self, spans: Sequence[Span]) -> list[str]:
+        """In an order of its own, so that a run can be repeated."""
         topics = {span.partition.topic for span in spans}
-        return {target.table for topic in topics for target in self._lanes[topic].targets}
+        return sorted({target.table for topic in topics for target in self._lanes[topic].targets})
 
     def _has_lineage(self, spans: Sequence[Span]) -> bool:
         return all(self._sink.has_lineage(table) for table in self._tables(spans))
@@ -201,8 +205,8 @@ class Recovery:
     def _stored(self, spans: Sequence[Span], but_for: frozenset[str] = frozenset()) -> dict[Partition, Ranges]:
         """The offsets inside the spans that some target table has already."""
         found: dict[Partition, list[tuple[int, int]]] = {}
-        for table in self._tables(spans) - but_for:
-            if self._sink.has_lineage(table):
+        for table in self._tables(spans):
+            if table not in but_for and self._sink.has_lineage(table):
                 for partition, ranges in self._sink.stored(table, spans).items():
                     found.setdefault(partition, []).extend(ranges)
         if self._bounds is not None:
@@ -210,24 +214,31 @@ class Recovery:
                 found.setdefault(span.partition, []).extend(self._bounds.settled(*span))
         return {partition: Ranges(merged(ranges)) for partition, ranges in found.items()}
 
-    def _written(self, intent: Intent) -> set[tuple[Partition, int]]:
+    def _written(self, intent: Intent) -> Written:
+        """The records of the batch that have a letter, and the stage at which each was refused."""
         if self._dead_letters is None:
-            return set()
-        return set(self._dead_letters.written(intent.spans, intent.declared_ms - LETTER_MARGIN_MS))
+            return {}
+        return self._dead_letters.written(intent.spans, intent.declared_ms - LETTER_MARGIN_MS)
 
-    def _read_again(
-        self, spans: Sequence[Span], stored: Mapping[Partition, Ranges], written: set[tuple[Partition, int]]
-    ) -> OpenBatch:
+    def _read_again(self, spans: Sequence[Span], stored: Mapping[Partition, Ranges], written: Written) -> OpenBatch:
         """The batch as its records make it today, without what is stored or written."""
         batch = OpenBatch(
             [target for lane in self._lanes.values() for target in lane.targets], BatchLimits(age_ms_max=OFFSET_MAX)
         )
         letters_of: dict[Partition, set[int]] = {}
-        for partition, offset in written:
+        no_rows_of: dict[Partition, set[int]] = {}
+        for (partition, offset), stage in written.items():
             letters_of.setdefault(partition, set()).add(offset)
+            # A row that ClickHouse refused was in the block, and has to be again, or the block would be cut elsewhere.
+            if stage != Stage.INSERT:
+                no_rows_of.setdefault(partition, set()).add(offset)
         for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat):
             partition = records.partition
-            left_out = LeftOut(stored.get(partition, Ranges(())), frozenset(letters_of.get(partition, ())))
+            left_out = LeftOut(
+                stored.get(partition, Ranges(())),
+                frozenset(letters_of.get(partition, ())),
+                frozenset(no_rows_of.get(partition, ())),
+            )
             taken = self._lanes[partition.topic].take(records, first, cut, left_out)
             batch.cover(partition, records.offsets[first], records.offsets[cut - 1] + 1, 0.0)
             batch.add(taken)

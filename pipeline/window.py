@@ -6,7 +6,7 @@ It fills the claim table and nothing else: it inserts no row, writes no dead let
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline import spans as span_reader
@@ -54,8 +54,8 @@ class Window:
         self._clock = clock
         self._heartbeat = heartbeat
 
-    def rebuild(self, positions: Mapping[Partition, int], foreign: Iterable[Partition]) -> int:
-        """Claims the ids of the window for these partitions; `foreign` ones take part in a recovery and are not read.
+    def rebuild(self, positions: Mapping[Partition, int], foreign: Mapping[Partition, int]) -> int:
+        """Claims the ids of the window before these positions; `foreign` partitions take part in a recovery and are not read.
 
         Returns the ids read. Retries for as long as ClickHouse or Kafka is away.
         """
@@ -65,14 +65,15 @@ class Window:
         ids = 0
         from_kafka: dict[Partition, int] = {}
         by_topic: dict[str, list[Partition]] = {}
-        for partition in [*positions, *foreign]:
+        before = {**foreign, **positions}
+        for partition in before:
             by_topic.setdefault(partition.topic, []).append(partition)
         for topic, partitions in sorted(by_topic.items()):
-            targets = self._contracts[topic].tables.values()
-            if self._config.rebuild == "clickhouse" and self._dedup.key_is_column and self._all_have_lineage(targets):
+            if self._is_read_from_tables(topic):
+                targets = self._contracts[topic].tables.values()
                 ids += sum(self._from_table(target, partition) for target in targets for partition in partitions)
             else:
-                from_kafka |= {partition: positions[partition] for partition in partitions if partition in positions}
+                from_kafka |= {partition: before[partition] for partition in partitions}
         ids += self._from_kafka(from_kafka)
         log.info("window rebuilt: %d ids in %.2f s", ids, self._clock.monotonic_s() - started_s)
         return ids
@@ -117,8 +118,10 @@ class Window:
     def _ask(self, doing: str, sql: str) -> Sequence[Sequence[Any]]:
         return self._sink.patiently(doing, lambda: self._clickhouse.query_rows(sql, doing=doing))
 
-    def _all_have_lineage(self, targets: Iterable[Target]) -> bool:
-        return all(self._sink.has_lineage(target.table) for target in targets)
+    def _is_read_from_tables(self, topic: str) -> bool:
+        targets = self._contracts[topic].tables.values()
+        with_lineage = all(self._sink.has_lineage(target.table) for target in targets)
+        return self._config.rebuild == "clickhouse" and self._dedup.key_is_column and with_lineage
 
     def _from_table(self, target: Target, partition: Partition) -> int:
         """Claims (key, partition, offset) of the rows whose record time is within the window of the latest one."""

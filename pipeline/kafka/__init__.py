@@ -7,6 +7,7 @@ from pipeline.kafka.clients import OWNED_KEYS, Role, librdkafka_version, propert
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.commits import CommitOutcome, classify_commit
 from pipeline.kafka.inspection import Group, Inspection
+from pipeline.kafka.opening import Clients
 from pipeline.kafka.trouble import (
     ACCESS_CODES,
     CREDENTIAL_CODES,
@@ -22,6 +23,7 @@ __all__ = [
     "ACCESS_CODES",
     "CREDENTIAL_CODES",
     "OWNED_KEYS",
+    "Clients",
     "Cluster",
     "CommitOutcome",
     "Group",
