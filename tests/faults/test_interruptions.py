@@ -12,7 +12,7 @@ from tests.faults.directed import accounted, moved, wait_until
 from tests.faults.fleet import Fleet, Worker
 from tests.faults.stage import SESSION_S, Servers, Setting, Stage
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(400)]
 TAKEOVER_S_MAX = SESSION_S + 2.0
 ATTEMPTS = 3
 """The bound is about the protocol. On a machine that is busy with something else the best of some attempts counts."""
