@@ -96,14 +96,16 @@ class Recovery:
         missing = [partition for partition in command.partitions if partition not in positions]
         if missing:
             positions |= self._start_positions(missing)
-        foreign: dict[Partition, int] = {}
+        # Where reading again begins: before the position, when a partition has passed a batch that others wait for.
+        again: dict[Partition, int] = {}
         for span in sorted((span for intent in command.intents for span in intent.spans), reverse=True):
             # One that moved here before is being read: its claims go on, and its records are its own when they are read again.
-            if span.partition not in command.partitions and not self._dedup.reads(span.partition):
-                foreign[span.partition] = span.first
+            if span.partition in command.partitions or not self._dedup.reads(span.partition):
+                again[span.partition] = span.first
+        foreign = again.keys() - command.partitions.keys()
         for partition in [*command.partitions, *foreign]:
             self._dedup.open(partition)
-        self._window.rebuild(positions, foreign)
+        self._window.rebuild(positions, again)
         rows = 0
         for intent in command.intents:
             rows += self._finish(intent)
