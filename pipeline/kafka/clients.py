@@ -109,6 +109,8 @@ def _membership(config: Kafka) -> dict[str, Property]:
         "enable.partition.eof": False,
         "group.protocol": config.group_protocol,
         "max.poll.interval.ms": max(config.max_poll_interval_ms, config.session_timeout_ms),
+        # A commit waits for its answer as long as any request does.
+        "socket.timeout.ms": config.commit_timeout_ms,
         "queued.max.messages.kbytes": 1_024,
         "fetch.max.bytes": FETCH_BYTES_MAX,
     }

@@ -146,6 +146,7 @@ class Stage:
             "group_protocol": setting.protocol,
             "revoke_drain_ms_max": 2_000,
         }
+        kafka["commit_timeout_ms"] = SOCKET_TIMEOUT_S * 1000
         kafka["librdkafka"] = {"socket.timeout.ms": SOCKET_TIMEOUT_S * 1000, "reconnect.backoff.max.ms": 1_000}
         if setting.protocol == "classic":
             kafka["session_timeout_ms"] = int(SESSION_S * 1000)

@@ -278,3 +278,10 @@ def test_a_member_learns_of_a_rebalance_within_a_second() -> None:
     assert interval_ms(session_timeout_ms=3_000) == 500
     assert interval_ms(librdkafka={"heartbeat.interval.ms": 2_000}) == 2_000
     assert interval_ms(group_protocol="consumer") is None
+
+
+def test_a_commit_waits_for_its_answer_as_long_as_configured() -> None:
+    assert (
+        properties(Kafka(brokers=NOWHERE, group="g", commit_timeout_ms=3_000), "membership")["socket.timeout.ms"]
+        == 3_000
+    )
