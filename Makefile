@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard _native/*.pyx _native/*.pxd)
 STAMP := $(VENV)/.built
 
-.PHONY: build demo test sim faults debug sanitize lint bench clean
+.PHONY: build demo test sim faults debug sanitize lint bench gate gate-record clean
 build: $(STAMP)
 
 $(VENV)/bin/python:
@@ -57,6 +57,15 @@ lint: build
 bench: build
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 	$(BIN)/penstock bench
+
+# Fails when the kernels need more instructions, or a worker more CPU against the floor, than benchmarks/recorded.json says.
+RECORDED := benchmarks/recorded.json
+gate: build
+	$(BIN)/python -m pipeline.bench.gate $(RECORDED)
+
+# make gate-record REASON="why the recorded values change"; commit the file by itself, with the same words.
+gate-record: build
+	$(BIN)/python -m pipeline.bench.gate $(RECORDED) --record "$(REASON)"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info _native/*.so _native/*.c
