@@ -45,7 +45,7 @@ def measure(plan: Plan, seconds: float, rounds: int, narrate: Narrate) -> dict[s
         for number in range(rounds):
             peaks.append(_full_speed(scene, f"memory{number}", claims=False)["peak_mib"])
             told = _full_speed(scene, f"capacity{number}", claims=True)
-            capacities.append(told["records"] / told["wall_s"])
+            capacities.append(told["records"] / told["reading_s"])
         capacity = statistics.median(capacities)
         for number in range(rounds):
             age_s, rate = _freshness(scene, number, capacity * SHARE_OF_CAPACITY, seconds)

@@ -59,7 +59,7 @@ def run(job: Job, narrate: Narrate) -> dict[str, Any]:
             run_baselines = names if plan.workload == BASELINE_WORKLOAD else []
             found = rounds.measure(own, memory, plan, job.rounds, run_baselines, narrate)
             under["clickhouse"] = found.pop("clickhouse")
-            found["events_per_second"] = round(US / found["worker_wall_us"])
+            found["events_per_second"] = round(US / found["worker_reading_us"])
             workloads[plan.workload] = found
     first = next(iter(workloads.values()))
     result = {**first, "workloads": workloads}

@@ -39,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parts = assemble(config)
     steady = arguments[1:] == ["steady"]
     freshness_s = _kept_freshness(parts.metrics) if steady else []
+    first_read_s = _kept_first_read(parts.metrics)
     worker = Worker(parts, until_caught_up=not steady)
     before_s, started_s = cpu_s(), time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     figures = told(parts.metrics)
     figures |= {"cpu_s": cpu_s() - before_s, "wall_s": time.monotonic() - started_s, "start_cpu_s": before_s}
     figures["peak_mib"] = peak_mib()
+    # From the first read on: joining the group takes seconds, whatever there is to read.
+    figures["reading_s"] = time.monotonic() - (first_read_s[0] if first_read_s else started_s)
     print(json.dumps(figures | ({"freshness_s": freshness_s} if steady else {})))
     return code
 
@@ -60,6 +63,20 @@ def _kept_freshness(metrics: Metrics) -> list[float]:
         observe(seconds)
 
     metrics.freshness_seconds = keep  # type: ignore[method-assign]
+    return kept
+
+
+def _kept_first_read(metrics: Metrics) -> list[float]:
+    """When the first poll of the source came back with its time, as a list of one."""
+    kept: list[float] = []
+    count = metrics.stage_seconds
+
+    def keep(stage: str, seconds: float) -> None:
+        if not kept:
+            kept.append(time.monotonic() - seconds)
+        count(stage, seconds)
+
+    metrics.stage_seconds = keep  # type: ignore[method-assign]
     return kept
 
 

@@ -29,7 +29,7 @@ from pipeline.clock import SystemClock
 from pipeline.commands import Read, Release
 from pipeline.dedup import Dedup
 from pipeline.errors import DependencyDown
-from pipeline.flow import BatchSealed, Event, Flow, FlowFault
+from pipeline.flow import BatchSealed, Drain, Event, Flow, FlowDrained, FlowFault
 from pipeline.metrics import Metrics
 from pipeline.recovery import Recovery
 from pipeline.types import Partition, SourceEvent
@@ -81,6 +81,7 @@ class Sink:
         self.rows = 0
         self.records = 0
         self.error: Exception | None = None
+        self.drained = threading.Event()
         self._flow: Flow | None = None
         self._batches: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="sink")
@@ -101,6 +102,9 @@ class Sink:
         while (event := self._batches.get()) is not None:
             if isinstance(event, FlowFault):
                 self.error = event.error
+                self.drained.set()
+            elif isinstance(event, FlowDrained):
+                self.drained.set()
             elif isinstance(event, BatchSealed):
                 for block in event.batch.blocks:
                     block.block.native()
@@ -130,6 +134,8 @@ def work(seconds: float, count: int) -> dict[str, Any]:
     flow.tell(Read({PARTITION: 0}, 0))
     flow.start()
     time.sleep(seconds)
+    flow.tell(Drain())
+    sink.drained.wait(WAIT_S_MAX)
     stopping.set()
     flow.join(30.0)
     sink.stop()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 WORKLOADS = ("flat", "commerce", "logs", "wide", "nested")
+LIVE_S_MIN = 4.0
 
 
 def add(subparsers: Any) -> None:
@@ -121,7 +122,7 @@ def _job(args: argparse.Namespace) -> Any:
         baselines=args.baselines or args.all,
         claims=claims.Sizes().scaled(args.scale) if scaled else None,
         mocked=mocked.Sizes().scaled(args.scale) if scaled else None,
-        live_s=10.0 * args.scale if live else 0.0,
+        live_s=max(LIVE_S_MIN, 10.0 * args.scale) if live else 0.0,
     )
 
 
