@@ -132,7 +132,7 @@ def _panel(panel: Panel, y: float) -> tuple[list[str], float]:
         y += GROUP_GAP if bar.first and y > top else 0
         bars += _bar(bar, y, per)
         y += BAR + GAP
-    return [*lines, *_axis(panel.axis, top, y, step, end, per), *bars], y + 52
+    return [*lines, *_axis(panel.axis, top, y, step, end, per), *bars], y + 66
 
 
 def _bar(bar: Bar, y: float, per: float) -> list[str]:
