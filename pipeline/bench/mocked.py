@@ -32,7 +32,7 @@ from pipeline.errors import DependencyDown
 from pipeline.flow import BatchSealed, Drain, Event, Flow, FlowDrained, FlowFault
 from pipeline.metrics import Metrics
 from pipeline.recovery import Recovery
-from pipeline.types import Partition, SourceEvent
+from pipeline.types import Partition, PartitionEnd, SourceEvent
 from pipeline.worker import GC_THRESHOLDS
 
 PARTITION = Partition(replay.TOPIC, 0)
@@ -68,7 +68,8 @@ class Replay:
         run = replay.ListRecords(PARTITION, self._offset, time_ms, self._runs[index])
         self._number += 1
         self._offset = run.next_offset
-        return [run]
+        # An end after each pass: the window does not wait for a partition that has nothing to read, and goes on with the next.
+        return [run] if index < len(self._runs) - 1 else [run, PartitionEnd(PARTITION, run.next_offset)]
 
     def close(self) -> None:
         """Holds nothing."""
