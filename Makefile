@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard _native/*.pyx _native/*.pxd)
 STAMP := $(VENV)/.built
 
-.PHONY: build demo test sim faults debug sanitize lint bench gate gate-record clean
+.PHONY: build demo test sim faults debug sanitize lint bench measure gate gate-record clean
 build: $(STAMP)
 
 $(VENV)/bin/python:
@@ -57,6 +57,11 @@ lint: build
 bench: build
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 	$(BIN)/penstock bench
+
+# Everything that is measured, with the page and the chart that the documentation shows. Takes a quarter of an hour.
+measure: build
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/penstock bench --all --json --svg docs/measured.svg --markdown docs/measured.md
 
 # Fails when the kernels need more instructions, or a worker more CPU against the floor, than benchmarks/recorded.json says.
 RECORDED := benchmarks/recorded.json

@@ -1,6 +1,7 @@
-"""The kernels by themselves, for counting their instructions: decode + claim + append, the Native block, LZ4.
+"""The kernels by themselves: decode + claim + append, the Native block, LZ4; their CPU time, and their instructions.
 
-`python -m pipeline.bench.kernels WORKLOAD:RECORDS...` runs a fixed set of records through the lane of a worker. Under
+`python -m pipeline.bench.kernels WORKLOAD:RECORDS...` runs a fixed set of records through the lane of a worker and prints the
+CPU microseconds per record of each stage as one JSON object. Under
 `valgrind --tool=callgrind --dump-before=getppid` each call of `os.getppid()` ends one part of the profile, so that the
 parts hold one stage each and no start-up:
 
@@ -10,9 +11,11 @@ parts hold one stage each and no start-up:
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import lz4.frame
 
@@ -26,8 +29,6 @@ STAGES = ("take", "block", "lz4")
 PARTS_EACH = len(STAGES) + 1
 WARM_RECORDS = 500
 SEED = 1
-
-mark = os.getppid
 
 
 class Kernel:
@@ -46,7 +47,7 @@ class Kernel:
         self._take(self._warm)
         self._compress(self._blocks())
 
-    def run(self) -> None:
+    def run(self, mark: Callable[[], object]) -> None:
         """The three stages, each between two marks."""
         mark()
         self._take(self._measured)
@@ -74,10 +75,23 @@ class Kernel:
 
 def main(arguments: Sequence[str]) -> int:
     gc.disable()
-    for argument in arguments:
-        name, _, count = argument.partition(":")
-        Kernel(name, int(count)).run()
+    print(json.dumps({name: timed(name, int(count)) for name, _, count in (one.partition(":") for one in arguments)}))
     return 0
+
+
+def timed(name: str, count: int) -> dict[str, float]:
+    """CPU microseconds per record by stage."""
+    times: list[float] = []
+
+    def mark() -> None:
+        os.getppid()
+        times.append(time.process_time())
+
+    Kernel(name, count).run(mark)
+    return {
+        stage: (after - before) / count * 1e6
+        for stage, before, after in zip(STAGES, times[:-1], times[1:], strict=True)
+    }
 
 
 if __name__ == "__main__":

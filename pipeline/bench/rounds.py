@@ -18,6 +18,7 @@ JSON_TO_NATIVE_MIN = 4.0
 BASELINE_WORKLOAD = "flat"
 BASELINE_PARTITIONS_MAX = 8
 """The baselines read a part of the topic: they need many times a worker's time."""
+KERNEL_RECORDS = 10_000
 INEXACT_JSON = {"nested": "a null that is kept as JSON text becomes an empty string there"}
 """Workloads whose text JSONEachRow does not read into the same rows, and why."""
 
@@ -56,6 +57,7 @@ def _short(figures: Round) -> list[str]:
 
 def _round(scene: Stage, memory: Path, number: int, names: Sequence[str]) -> Round:
     figures = floor_and_worker(scene, number) | _engine(scene, memory, number)
+    figures |= _stages(scene, figures["worker_us"] - figures["floor_us"])
     for name in names:
         figures |= _baseline(scene, name, number)
     figures["ratio_to_floor"] = figures["worker_us"] / figures["floor_us"]
@@ -108,6 +110,14 @@ def _engine(scene: Stage, memory: Path, number: int) -> Round:
     if told["different"]:
         raise InvariantViolated(f"bench: JSONEachRow gave other rows than our blocks in {told['different']}")
     return figures | {"clickhouse_json_us": told["json_cpu_s"] / told["rows"] * US}
+
+
+def _stages(scene: Stage, above_floor_us: float) -> Round:
+    """Where the CPU above the floor goes: the kernels, measured by themselves, and what is left for everything else."""
+    name = scene.plan.workload
+    told = stage.child("pipeline.bench.kernels", f"{name}:{min(KERNEL_RECORDS, scene.records)}")[name]
+    figures = {f"cpu_{stage_}_us": float(value) for stage_, value in told.items()}
+    return figures | {"cpu_rest_us": above_floor_us - sum(told.values())}
 
 
 def _baseline(scene: Stage, name: str, number: int) -> Round:

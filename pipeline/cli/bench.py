@@ -32,7 +32,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--claims", action="store_true", help="also the claim table, large windows, and two workers")
     parser.add_argument("--live", action="store_true", help="also freshness while records arrive, and memory")
     parser.add_argument("--svg", metavar="FILE", type=Path, help="write the chart")
-    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables of docs/performance.md")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables, as docs/measured.md has them")
     parser.add_argument(
         "--from", dest="saved", metavar="FILE", type=Path, help="measure nothing: show what --json gave before"
     )

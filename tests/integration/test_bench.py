@@ -42,6 +42,8 @@ def test_bench_measures_every_part(tmp_path: Path) -> None:
     assert result["records"] == 12_000
     assert result["rows"] + result["duplicates"] + result["rejects"] == 12_000
     assert result["duplicates"] > 0
+    explained = sum(result[f"cpu_{name}_us"] for name in ("take", "block", "lz4", "rest"))
+    assert explained == pytest.approx(result["worker_us"] - result["floor_us"], abs=0.01)
     assert result["condition"]["commit"] is not None
     assert result["workloads"]["flat"]["worker_us"] == result["worker_us"]
     assert [figure["key"] for figure in result["figures"]] == ["ratio_to_floor_flat"]

@@ -121,5 +121,9 @@ def test_the_recorded_values_are_whole() -> None:
         assert set(stages) == {*kernels.STAGES, "total"}
 
 
-def test_the_kernels_take_every_record() -> None:
-    kernels.main(["flat:300", "commerce:300"])
+def test_the_kernels_take_every_record_and_time_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kernels.main(["flat:300", "commerce:300"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    for name in ("flat", "commerce"):
+        assert set(told[name]) == set(kernels.STAGES)
+        assert told[name]["take"] > 0

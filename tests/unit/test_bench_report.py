@@ -22,6 +22,10 @@ def workload(**more: float) -> dict[str, Any]:
         "ratio_to_floor": 1.6,
         "json_to_native": 7.2,
         "peak_mib": 240.0,
+        "cpu_take_us": 0.11,
+        "cpu_block_us": 0.02,
+        "cpu_lz4_us": 0.08,
+        "cpu_rest_us": 0.09,
         **more,
     }
     spread = {key: [value * 0.9, value * 1.2] for key, value in figures.items()}
@@ -87,7 +91,8 @@ def test_text_and_markdown_hold_the_figures_with_bar_and_spread(result: dict[str
     assert "| flat | 203 |" in markdown
     assert "21.0 million/s" in markdown
     tables = [line for line in markdown.splitlines() if line.startswith("| ---")]
-    assert len(tables) == 3
+    assert len(tables) == 4
+    assert "| flat | 0.50 | 0.11 | 0.02 | 0.08 | 0.09 |" in markdown
 
 
 @pytest.mark.parametrize(
