@@ -55,7 +55,24 @@ def _tables(result: Result, table: Table) -> list[str]:
         parts += [table(_baseline_rows(result)), NOT_ALIKE]
     if result["figures"]:
         parts.append(table(_figure_rows(result)))
-    return parts
+    return parts + _remarks(result)
+
+
+def _remarks(result: Result) -> list[str]:
+    """What a figure of the table does not say by itself."""
+    remarks = []
+    if live := result.get("live"):
+        remarks.append(
+            f"Freshness: of the oldest record of each batch when it was acknowledged, at {live['freshness_rate']:,} records/s, "
+            f"{live['share_of_capacity']:.0%} of the {live['capacity_per_second']:,} that the worker read beside broker and "
+            "engine. A share below 70 % means that the producer was too slow on this machine."
+        )
+    if scaling := result.get("scaling"):
+        remarks.append(
+            f"Two workers: by wall time, which other work on the machine spoils; by CPU per record it is "
+            f"{scaling['scaling_two_workers_cpu']:.2f}x. One worker alone: {scaling['one_worker_per_second']:,} records/s."
+        )
+    return remarks
 
 
 def _workload_rows(result: Result) -> list[Row]:

@@ -43,6 +43,8 @@ def result() -> dict[str, Any]:
         "workloads": {"flat": flat, "nested": workload() | {"json_comparable": "of a <reason>"}},
         "baselines": list(baselines.NAMES),
         "claims": {"claims_per_second": 21e6, "bytes_per_id": 43.0, "cost_growth": 1.2, "spread": {}},
+        "live": {"freshness_rate": 70_000, "share_of_capacity": 0.7, "capacity_per_second": 100_000},
+        "scaling": {"scaling_two_workers_cpu": 1.93, "one_worker_per_second": 900_000},
         "condition": {
             "cpu": "A & B <CPU>",
             "cores": 2,
@@ -85,7 +87,15 @@ def test_every_figure_of_the_promise_is_there() -> None:
 
 def test_text_and_markdown_hold_the_figures_with_bar_and_spread(result: dict[str, Any]) -> None:
     text = report.text(result, lambda rows: "\n".join("  ".join(row) for row in rows))
-    for part in ("0.80 [0.72 .. 0.96]", "<= 1.80x", "bar missed: cost_growth", "abc1234", "of a <reason>"):
+    for part in (
+        "0.80 [0.72 .. 0.96]",
+        "<= 1.80x",
+        "bar missed: cost_growth",
+        "abc1234",
+        "of a <reason>",
+        "70,000 records/s, 70% of the 100,000",
+        "1.93x",
+    ):
         assert part in text
     markdown = report.markdown(result)
     assert "| flat | 203 |" in markdown
