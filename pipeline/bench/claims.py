@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pipeline import workload
-from pipeline.bench import replay
+from pipeline.bench import canned
 from pipeline.bench.rounds import Narrate
 from pipeline.bench.stage import child
 from pipeline.dedup import Dedup
@@ -102,11 +102,11 @@ class Window:
 
     def __init__(self, records: int) -> None:
         shape = workload.shape("flat")
-        config = replay.config_of(shape)
-        self._partition = Partition(replay.TOPIC, 0)
+        config = canned.config_of(shape)
+        self._partition = Partition(canned.TOPIC, 0)
         self._dedup = Dedup(config.dedup)
         self._dedup.open(self._partition)
-        self._lane = replay.lane_of(config, replay.contract_of(config), self._dedup)
+        self._lane = canned.lane_of(config, canned.contract_of(config), self._dedup)
         self._offset = 0
         claims, slot = self._claims, self._dedup.slot(self._partition)
         while self._offset < records:
@@ -127,7 +127,7 @@ class Window:
         """CPU microseconds per record for decoding, claiming and appending."""
         spent_s, taken = 0.0, 0
         for values in runs:
-            records = replay.ListRecords(self._partition, self._offset, replay.time_of(0), values)
+            records = canned.ListRecords(self._partition, self._offset, canned.time_of(0), values)
             started_s = time.process_time()
             counts = self._lane.take(records, 0, len(values), None).counts
             spent_s += time.process_time() - started_s
@@ -149,7 +149,7 @@ def cost(small: int, large: int, rounds: int) -> dict[str, Any]:
     found: dict[str, list[float]] = {"small_us": [], "large_us": []}
     for number in range(rounds + 1):
         count = RUNS * RUN_RECORDS
-        runs = replay.runs_of(replay.values_of(shape, 1, count, first=number * count), RUN_RECORDS)
+        runs = canned.runs_of(canned.values_of(shape, 1, count, first=number * count), RUN_RECORDS)
         order = windows if number % 2 else windows[::-1]
         costs = {window: window.cost_us(runs) for window in order}
         if number:  # The first round warms up.

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import lz4.frame
 
 from pipeline import workload
-from pipeline.bench import replay
+from pipeline.bench import canned
 from pipeline.dedup import Dedup
 from pipeline.lane import Lane
 from pipeline.types import Partition
@@ -36,14 +36,14 @@ class Kernel:
 
     def __init__(self, name: str, count: int) -> None:
         shape = workload.shape(name)
-        config = replay.config_of(shape, ids_max=1_000_000)
-        self._partition = Partition(replay.TOPIC, 0)
+        config = canned.config_of(shape, ids_max=1_000_000)
+        self._partition = Partition(canned.TOPIC, 0)
         dedup = Dedup(config.dedup)
         dedup.open(self._partition)
         # The claim table hashes under a random key; it decides where ids land, not how many instructions they cost.
-        self._lane: Lane = replay.lane_of(config, replay.contract_of(config), dedup)
-        self._warm = self._records(replay.values_of(shape, SEED, WARM_RECORDS), 0)
-        self._measured = self._records(replay.values_of(shape, SEED, count, first=WARM_RECORDS), WARM_RECORDS)
+        self._lane: Lane = canned.lane_of(config, canned.contract_of(config), dedup)
+        self._warm = self._records(canned.values_of(shape, SEED, WARM_RECORDS), 0)
+        self._measured = self._records(canned.values_of(shape, SEED, count, first=WARM_RECORDS), WARM_RECORDS)
         self._take(self._warm)
         self._compress(self._blocks())
 
@@ -57,10 +57,10 @@ class Kernel:
         self._compress(blocks)
         mark()
 
-    def _records(self, values: list[bytes | None], first: int) -> replay.ListRecords:
-        return replay.ListRecords(self._partition, first, replay.time_of(first), values)
+    def _records(self, values: list[bytes | None], first: int) -> canned.ListRecords:
+        return canned.ListRecords(self._partition, first, canned.time_of(first), values)
 
-    def _take(self, records: replay.ListRecords) -> None:
+    def _take(self, records: canned.ListRecords) -> None:
         counts = self._lane.take(records, 0, len(records), None).counts
         if counts.rows != len(records):
             raise SystemExit(f"{counts.rows} of {len(records)} records became rows")

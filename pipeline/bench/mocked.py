@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 from pipeline import workload
-from pipeline.bench import replay
+from pipeline.bench import canned
 from pipeline.bench.member import cpu_s
 from pipeline.bench.rounds import Narrate
 from pipeline.bench.stage import environment
@@ -35,7 +35,7 @@ from pipeline.recovery import Recovery
 from pipeline.types import Partition, PartitionEnd, SourceEvent
 from pipeline.worker import GC_THRESHOLDS
 
-PARTITION = Partition(replay.TOPIC, 0)
+PARTITION = Partition(canned.TOPIC, 0)
 RUN_RECORDS = 10_000
 WAIT_S_MAX = 120.0
 
@@ -64,8 +64,8 @@ class Replay:
 
     def poll(self, records_max: int, timeout_s: float) -> list[SourceEvent]:  # noqa: ARG002
         round_, index = divmod(self._number, len(self._runs))
-        time_ms = replay.time_of(0) + round_ * self._pass_ms
-        run = replay.ListRecords(PARTITION, self._offset, time_ms, self._runs[index])
+        time_ms = canned.time_of(0) + round_ * self._pass_ms
+        run = canned.ListRecords(PARTITION, self._offset, time_ms, self._runs[index])
         self._number += 1
         self._offset = run.next_offset
         # An end after each pass: the window does not wait for a partition that has nothing to read, and goes on with the next.
@@ -118,11 +118,11 @@ class Sink:
 def work(seconds: float, count: int) -> dict[str, Any]:
     """One worker's share; begins when a line arrives on stdin."""
     shape = workload.shape("flat")
-    config = replay.config_of(shape)
-    runs = replay.runs_of(replay.values_of(shape, 1, count), RUN_RECORDS)
+    config = canned.config_of(shape)
+    runs = canned.runs_of(canned.values_of(shape, 1, count), RUN_RECORDS)
     dedup, sink, stopping = Dedup(config.dedup), Sink(), threading.Event()
     dedup.open(PARTITION)
-    lanes = {replay.TOPIC: replay.lane_of(config, replay.contract_of(config), dedup)}
+    lanes = {canned.TOPIC: canned.lane_of(config, canned.contract_of(config), dedup)}
     source = Replay(runs, 2 * config.dedup.window_s * 1000)
     nothing_to_recover = cast(Recovery, None)
     flow = Flow(config, lanes, dedup, nothing_to_recover, lambda: source, sink.post, Metrics(), SystemClock(), stopping)

@@ -14,7 +14,7 @@ from pipeline.lane import Lane
 from pipeline.types import Headers, Partition
 from pipeline.workload.make import START_MS, STEP_MS, Shape
 
-TOPIC = "replay"
+TOPIC = "canned"
 
 
 class ListRecords:
@@ -45,8 +45,8 @@ class ListRecords:
 def config_of(shape: Shape, *, claims: bool = True, ids_max: int = 10_000_000) -> Config:
     """A configuration with everything on, whose servers are never asked."""
     return Config(
-        name="replay",
-        kafka=Kafka(brokers="127.0.0.1:1", group="replay"),
+        name="canned",
+        kafka=Kafka(brokers="127.0.0.1:1", group="canned"),
         clickhouse=ClickHouse(urls=["http://127.0.0.1:1"]),
         routes=[_route(shape)],
         dedup=Dedup(key=list(shape.key), ids_max=ids_max) if claims else Dedup(),
@@ -79,6 +79,6 @@ def time_of(offset: int) -> int:
 
 def _route(shape: Shape) -> Route:
     if shape.tags == ("",):
-        return Route(topic=TOPIC, table="replay", contract=shape.contract)
-    tables = {tag: f"replay_{index}" for index, tag in enumerate(shape.tags)}
+        return Route(topic=TOPIC, table="canned", contract=shape.contract)
+    tables = {tag: f"canned_{index}" for index, tag in enumerate(shape.tags)}
     return Route(topic=TOPIC, tables=tables, contract=shape.contract)
