@@ -123,25 +123,22 @@ class Window:
     def ids(self) -> int:
         return self._claims.ids
 
-    def cost_us(self, runs: Sequence[list[bytes | None]]) -> float:
-        """CPU microseconds per record for decoding, claiming and appending."""
-        spent_s, taken = 0.0, 0
-        for values in runs:
-            records = canned.ListRecords(self._partition, self._offset, canned.time_of(0), values)
-            started_s = time.process_time()
-            counts = self._lane.take(records, 0, len(values), None).counts
-            spent_s += time.process_time() - started_s
-            if counts.rows != len(values):
-                raise SystemExit(f"{counts.rows} of {len(values)} records became rows")
-            for target in self._lane.targets:
-                target.builder.discard()
-            self._offset += len(values)
-            taken += len(values)
-        return spent_s / taken * 1e6
+    def spent_s(self, values: list[bytes | None]) -> float:
+        """CPU seconds for decoding, claiming and appending one run."""
+        records = canned.ListRecords(self._partition, self._offset, canned.time_of(0), values)
+        started_s = time.process_time()
+        counts = self._lane.take(records, 0, len(values), None).counts
+        spent_s = time.process_time() - started_s
+        if counts.rows != len(values):
+            raise SystemExit(f"{counts.rows} of {len(values)} records became rows")
+        for target in self._lane.targets:
+            target.builder.discard()
+        self._offset += len(values)
+        return spent_s
 
 
 def cost(small: int, large: int, rounds: int) -> dict[str, Any]:
-    """Rounds of the same records through both, in turn."""
+    """Rounds of the same records through both, run by run in turn, so that noise hits both alike."""
     windows = Window(small), Window(large)
     shape = workload.shape("flat")
     gc.freeze()
@@ -150,11 +147,10 @@ def cost(small: int, large: int, rounds: int) -> dict[str, Any]:
     for number in range(rounds + 1):
         count = RUNS * RUN_RECORDS
         runs = canned.runs_of(canned.values_of(shape, 1, count, first=number * count), RUN_RECORDS)
-        order = windows if number % 2 else windows[::-1]
-        costs = {window: window.cost_us(runs) for window in order}
+        spent = [[window.spent_s(values) for window in windows] for values in runs]
         if number:  # The first round warms up.
-            found["small_us"].append(costs[windows[0]])
-            found["large_us"].append(costs[windows[1]])
+            for key, costs in zip(found, zip(*spent, strict=True), strict=True):
+                found[key].append(sum(costs) / count * 1e6)
     return {**found, "ids_held_large": windows[1].ids}
 
 
