@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.bench import baselines, chart, claims, live, report
+from pipeline import workload as workloads
+from pipeline.bench import baselines, chart, claims, live, report, sizes
 from pipeline.bench.verdicts import FIGURES, figures_of
+from pipeline.cli.bench import WORKLOADS
 
 
 def workload(**more: float) -> dict[str, Any]:
@@ -77,6 +79,14 @@ def test_figures_that_were_measured_are_judged_and_no_others(result: dict[str, A
         "cost_growth": (False, False),
     }
     assert result["ok"] is False
+
+
+def test_every_workload_can_be_asked_for() -> None:
+    assert WORKLOADS == workloads.NAMES == tuple(sizes.SIZES)
+    for name, size in sizes.SIZES.items():
+        assert sizes.fits(name, size.records, sizes.DEFAULT_PARTITIONS, "zstd")
+        assert set(size.kept) == {"zstd", "lz4", "none"}
+    assert not sizes.fits("flat", 40_001, 1, "zstd")
 
 
 def test_every_figure_of_the_promise_is_there() -> None:
