@@ -51,16 +51,14 @@ def run(job: Job, narrate: Narrate) -> dict[str, Any]:
         "poison": stage.POISON,
     }
     workloads: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory, _memory(Path(directory)) as memory:
-        under["engine_files"] = "disk" if memory == Path(directory) else "memory"
-        for plan in job.plans:
-            own = Path(directory, plan.workload)
-            own.mkdir()
+    for plan in job.plans:
+        with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name, _memory(Path(name)) as memory:
+            under["engine_files"] = "disk" if memory == Path(name) else "memory"
             run_baselines = names if plan.workload == BASELINE_WORKLOAD else []
-            found = rounds.measure(own, memory, plan, job.rounds, run_baselines, narrate)
-            under["clickhouse"] = found.pop("clickhouse")
-            found["events_per_second"] = round(US / found["worker_reading_us"])
-            workloads[plan.workload] = found
+            found = rounds.measure(Path(name), memory, plan, job.rounds, run_baselines, narrate)
+        under["clickhouse"] = found.pop("clickhouse")
+        found["events_per_second"] = round(US / found["worker_reading_us"])
+        workloads[plan.workload] = found
     first = next(iter(workloads.values()))
     result = {**first, "workloads": workloads}
     result |= {"baselines": names, **_parts(job, narrate), "condition": under}

@@ -85,6 +85,8 @@ def _problem(args: argparse.Namespace) -> str:
     unknown = [name for name in _names(args) if name not in WORKLOADS]
     if unknown:
         return f"there is no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}, and all"
+    if args.baselines and "flat" not in _names(args):
+        return "the baselines read the flat workload; name it too"
     for name in _names(args):
         records = args.records or sizes.SIZES[name].records
         if not sizes.fits(name, records, args.partitions, args.compression):

@@ -129,6 +129,7 @@ def test_instructions_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         ["--records", "1000000", "--partitions", "4"],
         ["--reader", "none"],
         ["--workload", "flat,round"],
+        ["--workload", "logs", "--baselines"],
         ["--from", "nowhere.json"],
     ],
 )
