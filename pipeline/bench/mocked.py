@@ -32,6 +32,7 @@ from pipeline.errors import DependencyDown
 from pipeline.flow import BatchSealed, Drain, Event, Flow, FlowDrained, FlowFault
 from pipeline.metrics import Metrics
 from pipeline.recovery import Recovery
+from pipeline.threads import Threads
 from pipeline.types import Partition, PartitionEnd, SourceEvent
 from pipeline.worker import GC_THRESHOLDS
 
@@ -125,7 +126,18 @@ def work(seconds: float, count: int) -> dict[str, Any]:
     lanes = {canned.TOPIC: canned.lane_of(config, canned.contract_of(config), dedup)}
     source = Replay(runs, 2 * config.dedup.window_s * 1000)
     nothing_to_recover = cast(Recovery, None)
-    flow = Flow(config, lanes, dedup, nothing_to_recover, lambda: source, sink.post, Metrics(), SystemClock(), stopping)
+    flow = Flow(
+        config,
+        lanes,
+        dedup,
+        nothing_to_recover,
+        lambda: source,
+        sink.post,
+        Metrics(),
+        SystemClock(),
+        stopping,
+        Threads(),
+    )
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     print("ready", flush=True)
