@@ -3,7 +3,7 @@
 `python -m pipeline.bench.gate RECORDED [--record REASON]`. Instructions are counted by callgrind and hardly vary: they are the
 hard criterion. The ratio is what a user sees, and noisy: it is that of the cheapest worker to the cheapest floor of several
 interleaved rounds, because noise only ever adds CPU, and a ratio above its limit is measured again before it counts.
-docs/decisions/0007-the-gate.md says why.
+docs/decisions/0008-the-gate.md says why.
 """
 
 from __future__ import annotations
