@@ -76,8 +76,8 @@ def letter_size_checks(config: Config, topic: str, settings: Mapping[str, str]) 
             "dead-letter-size",
             f"topic {topic}",
             Status.WARNING,
-            f"takes records up to {limit} bytes, limits.record_bytes_max is {config.limits.record_bytes_max}: a larger reject "
-            "holds up its partition",
+            f"takes records up to {limit} bytes, limits.record_bytes_max is {config.limits.record_bytes_max}: of a larger "
+            "reject only a pointer to the original is kept, without its bytes",
             # Headers and the batch's own come on top.
             alter(config, topic, f"max.message.bytes={config.limits.record_bytes_max + 65_536}"),
         )
