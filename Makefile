@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard _native/*.pyx _native/*.pxd)
+NATIVE := $(wildcard _native/*.pyx _native/*.pxd _native/*.h)
 STAMP := $(VENV)/.built
 
-.PHONY: build demo test faults debug sanitize lint bench clean
+.PHONY: build demo test faults debug sanitize fuzz lint bench clean
 build: $(STAMP)
 
 $(VENV)/bin/python:
@@ -42,6 +42,12 @@ sanitize: build
 	PENSTOCK_NATIVE_BUILD=build/sanitize PYTHONPATH=build/sanitize PYTHONMALLOC=malloc \
 	LD_PRELOAD=$$($${CC:-cc} -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	$(BIN)/pytest -p _native $(NATIVE_TESTS) --ignore=tests/parity/test_clickhouse_roundtrip.py
+
+# Both lanes compared on random contracts and records. MINUTES and SEED may be given; a difference is printed small.
+MINUTES ?= 2
+SEED ?= 1
+fuzz: build
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 lint: build
 	$(BIN)/ruff check .

@@ -34,6 +34,7 @@ from pipeline.metrics import Metrics
 from pipeline.native import BlockBuilder
 from pipeline.offsets import RETRY_WAIT_MS_MAX, Offsets
 from pipeline.patience import Patience
+from pipeline.planning import native_lane
 from pipeline.preflight import Status, table_faults
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
@@ -284,4 +285,5 @@ def _lane(topic: str, contract: Contract, config: Config, dedup: Dedup) -> Lane:
         names = tuple(column.name for column in target.columns)
         targets.append((row_type, Target(topic, target.table, names, builder)))
     decoder = Decoder(contract, config.limits.record_bytes_max, config.dead_letters.tombstones)
-    return Lane(contract, decoder, targets, dedup)
+    fast = native_lane(contract, targets).lane if config.decode.lane == "native" else None
+    return Lane(contract, decoder, targets, dedup, fast)

@@ -1,0 +1,102 @@
+/* Scans of JSON text, 16 bytes at a time where the machine has SSE2 and 8 at a time elsewhere.
+
+   Text is always a copy followed by PENSTOCK_PADDING bytes of zeros. A zero ends every token, so that no scan needs a
+   bound; what is read past the end is thrown away. */
+
+#ifndef PENSTOCK_SIMD_H
+#define PENSTOCK_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__SSE2__) && !defined(PENSTOCK_PORTABLE)
+#include <emmintrin.h>
+#define PENSTOCK_SSE2 1
+#endif
+
+#define PENSTOCK_PADDING 64
+
+static inline uint64_t penstock_load8(const uint8_t *at) {
+    uint64_t word;
+    memcpy(&word, at, 8);
+    return word;
+}
+
+/* The first byte that is a quote, a backslash or a control character; `*high` says whether any before it is not ASCII. */
+#ifdef PENSTOCK_SSE2
+static inline const uint8_t *penstock_string_end(const uint8_t *at, int *high) {
+    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), control = _mm_set1_epi8(0x1f);
+    unsigned seen = 0;
+    for (;;) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)at);
+        __m128i found = _mm_or_si128(
+            _mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)),
+            _mm_cmpeq_epi8(_mm_min_epu8(bytes, control), bytes));
+        unsigned stops = (unsigned)_mm_movemask_epi8(found);
+        unsigned others = (unsigned)_mm_movemask_epi8(bytes);
+        if (stops) {
+            *high = (seen | (others & (stops - 1) & ~stops)) != 0;
+            return at + __builtin_ctz(stops);
+        }
+        seen |= others;
+        at += 16;
+    }
+}
+#else
+static inline const uint8_t *penstock_string_end(const uint8_t *at, int *high) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = UINT64_C(0x8080808080808080);
+    uint64_t seen = 0;
+    for (;;) {
+        uint64_t bytes = penstock_load8(at);
+        uint64_t quote = bytes ^ ones * '"', backslash = bytes ^ ones * '\\';
+        /* Only the lowest marked byte is sure to be one; no other is asked for. */
+        uint64_t stops = (((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | ((bytes - ones * 0x20) & ~bytes))
+            & tops;
+        if (stops) {
+            *high = (seen | (bytes & tops & (stops - 1) & ~stops)) != 0;
+            return at + (__builtin_ctzll(stops) >> 3);
+        }
+        seen |= bytes & tops;
+        at += 8;
+    }
+}
+#endif
+
+/* Whether the `length` bytes at both places are the same; both places have 16 readable bytes for each 16 begun. */
+static inline int penstock_same(const uint8_t *left, const uint8_t *right, size_t length) {
+#ifdef PENSTOCK_SSE2
+    while (length > 16) {
+        __m128i same = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)left), _mm_loadu_si128((const __m128i *)right));
+        if (_mm_movemask_epi8(same) != 0xffff) return 0;
+        left += 16, right += 16, length -= 16;
+    }
+    __m128i same = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)left), _mm_loadu_si128((const __m128i *)right));
+    unsigned wanted = (1u << length) - 1;
+    return ((unsigned)_mm_movemask_epi8(same) & wanted) == wanted;
+#else
+    return memcmp(left, right, length) == 0;
+#endif
+}
+
+/* After `true`, `false` or `null`; NULL when none of them begins here. */
+static inline const uint8_t *penstock_literal(const uint8_t *at) {
+    if (memcmp(at, "true", 4) == 0 || memcmp(at, "null", 4) == 0) return at + 4;
+    return memcmp(at, "false", 5) == 0 ? at + 5 : NULL;
+}
+
+/* Whether 8 bytes are all decimal digits, and the number they are (Mula and Lemire, "SWAR" digit conversion). */
+static inline int penstock_digits8(uint64_t text) {
+    return ((text & UINT64_C(0xf0f0f0f0f0f0f0f0)) |
+            (((text + UINT64_C(0x0606060606060606)) & UINT64_C(0xf0f0f0f0f0f0f0f0)) >> 4)) ==
+        UINT64_C(0x3333333333333333);
+}
+
+static inline uint32_t penstock_number8(uint64_t text) {
+    text -= UINT64_C(0x3030303030303030);
+    text = text * 10 + (text >> 8);
+    return (uint32_t)((((text & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x000f424000000064)) +
+                       (((text >> 16) & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x0000271000000001))) >> 32);
+}
+
+#endif

@@ -1,0 +1,450 @@
+"""One JSON record into the columns of its row type. Owns nothing; takes nothing back, which is the caller's part.
+
+Each function takes a place in the record and returns where its value ended, or NULL: not sure, and the record is left
+to msgspec. What a column refuses is not sure either: who refuses it also says why.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.math cimport isinf
+from libc.string cimport memcpy, memset
+
+from _native.buffer cimport buffer_bytes, buffer_string, buffer_word, buffer_zeros
+from _native.decimals cimport DIGITS_MAX, Number, parse_number, scale_number, uint128
+from _native.json_number cimport Numeral, read_number, to_double, to_int64
+from _native.json_scan cimport (
+    CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, LETTER_F, LETTER_N, LETTER_T, MINUS, NINE, OPEN_ARRAY, OPEN_OBJECT, QUOTE,
+    ZERO, Text, read_literal, read_string, same_bytes, skip_space, skip_value, string_end, valid_utf8,
+)
+from _native.json_text cimport write_value
+from _native.node cimport Node, node_zero
+from _native.recipe cimport *
+from _native.scalar cimport parse_uuid, store_uuid
+from _native.temporal cimport Instant, epoch_instant, read_iso, store_instant
+from _native.text cimport is_moment, read_ipv4, read_ipv6
+from _native.work cimport KeySet, Work, key_is_new, keys_begin, keys_end
+
+cdef enum:
+    EXPONENT_MAX = 1000     # of decimals; further ones are left to Python's
+    DAY_NBYTES = 10
+
+
+# ---- records
+
+cdef bint take_record(Work *work, const Object *object, Node *nodes, size_t nbytes) except? False nogil:
+    """Puts the record in `work` into `nodes`; false when it is not sure, and then the columns are to be taken back."""
+    cdef uint64_t seen[SEEN_WORDS]
+    cdef const uint8_t *end = work.record.data + nbytes
+    cdef const uint8_t *at = skip_space(work.record.data)
+    cdef size_t found
+    memset(seen, 0, (object.count // 64 + 1) * 8)
+    if at[0] != OPEN_OBJECT:
+        return False
+    at = take_fields(work, object, nodes, at + 1, seen, &found)
+    if at == NULL or skip_space(at) != end:
+        return False
+    return found == object.count or take_missing(object, nodes, seen)
+
+
+cdef const uint8_t *take_fields(
+    Work *work, const Object *object, Node *nodes, const uint8_t *at, uint64_t *seen, size_t *found
+) except? NULL nogil:
+    cdef const Field *field
+    cdef size_t next = 0
+    cdef size_t index
+    found[0] = 0
+    at = skip_space(at)
+    if at[0] == CLOSE_OBJECT:
+        return at + 1
+    while True:
+        at = find_field(object, next, at, &index)
+        if at == NULL:
+            return NULL
+        if index == object.count:
+            at = NULL if object.forbid_unknown else skip_value(at, 1)
+        else:
+            if seen[index >> 6] >> (index & 63) & 1:
+                return NULL
+            seen[index >> 6] |= <uint64_t>1 << (index & 63)
+            found[0] += 1
+            next = index + 1
+            field = &object.fields[index]
+            if field.is_key:
+                work.key_at = at
+            at = take_value(work, &field.value, &nodes[field.column] if field.column >= 0 else NULL, at)
+        if at == NULL:
+            return NULL
+        at = skip_space(at)
+        if at[0] == CLOSE_OBJECT:
+            return at + 1
+        if at[0] != COMMA:
+            return NULL
+        at = skip_space(at + 1)
+
+
+cdef const uint8_t *find_field(const Object *object, size_t next, const uint8_t *at, size_t *index) noexcept nogil:
+    """Where the value of the key at `at` is, and which field it is; `count` for none. `next` is looked at first.
+
+    A key with an escape is not sure. A key ends with a byte that no name has, so a name never matches a part of one.
+    """
+    cdef const Field *field
+    if at[0] != QUOTE:
+        return NULL
+    if next < object.count:
+        field = &object.fields[next]
+        if same_bytes(at + 1, field.name, field.name_nbytes + 2):
+            index[0] = next
+            return skip_space(at + 3 + field.name_nbytes)
+    return search_field(object, next, at + 1, index)
+
+
+cdef const uint8_t *search_field(const Object *object, size_t next, const uint8_t *at, size_t *index) noexcept nogil:
+    cdef bint high
+    cdef const uint8_t *end = string_end(at, &high)
+    cdef const uint8_t *value
+    cdef size_t nbytes = end - at
+    cdef size_t number, place
+    if end[0] != QUOTE or (high and not valid_utf8(at, end)):
+        return NULL
+    value = skip_space(end + 1)
+    if value[0] != COLON:
+        return NULL
+    index[0] = object.count
+    for number in range(object.count):
+        place = next + number if next + number < object.count else next + number - object.count
+        if object.fields[place].name_nbytes == nbytes and same_bytes(at, object.fields[place].name, nbytes):
+            index[0] = place
+            break
+    return skip_space(value + 1)
+
+
+cdef bint take_missing(const Object *object, Node *nodes, const uint64_t *seen) except? False nogil:
+    """Defaults into the columns of the fields that the record does not have; false when one has none."""
+    cdef size_t index
+    cdef const Field *field
+    cdef Node *node
+    for index in range(object.count):
+        if seen[index >> 6] >> (index & 63) & 1:
+            continue
+        field = &object.fields[index]
+        if field.on_missing == MISSING_NOT_SURE:
+            return False
+        if field.on_missing == MISSING_NOTHING:
+            continue
+        node = &nodes[field.column]
+        if field.on_missing == MISSING_ZERO:
+            node_zero(node)
+            continue
+        if field.value.nullable:
+            buffer_word(&node.data, 0, 1)
+            node = &node.children[0]
+        buffer_bytes(&node.data, field.stored, field.stored_nbytes)
+    return True
+
+
+# ---- values
+
+cdef const uint8_t *take_value(Work *work, const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
+    """One value into its column; `node` is NULL for what is in no column."""
+    cdef uint8_t first = at[0]
+    if first == LETTER_N and value.on_null != STORE_RAW:
+        return take_null(value, node, at)
+    if value.nullable:
+        buffer_word(&node.data, 0, 1)
+        node = &node.children[0]
+    if first == QUOTE:
+        return take_text(work, value, node, at)
+    if ZERO <= first <= NINE or first == MINUS:
+        return take_number(value, node, at)
+    if first == LETTER_T or first == LETTER_F:
+        return take_bool(value, node, at)
+    if first == OPEN_OBJECT:
+        return take_nested(work, value, value.on_object, node, at)
+    if first == OPEN_ARRAY:
+        return take_nested(work, value, value.on_array, node, at)
+    return store_raw(node, at) if first == LETTER_N else NULL
+
+
+cdef const uint8_t *take_null(const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
+    cdef const uint8_t *end = read_literal(at)
+    if end == NULL or value.on_null == NOT_SURE:
+        return NULL
+    if value.on_null == ZEROED:
+        node_zero(node)
+    return end
+
+
+cdef const uint8_t *take_bool(const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
+    cdef const uint8_t *end = read_literal(at)
+    if end == NULL or value.on_bool == NOT_SURE:
+        return NULL
+    if value.on_bool == STORE_RAW:
+        return store_raw(node, at)
+    if value.on_bool == STORE_BOOL:
+        buffer_word(&node.data, at[0] == LETTER_T, 1)
+    return end
+
+
+cdef const uint8_t *take_nested(
+    Work *work, const Value *value, uint8_t action, Node *node, const uint8_t *at
+) except? NULL nogil:
+    if action == STORE_ITEMS:
+        return take_items(work, value.items, node, at + 1)
+    if action == STORE_PAIRS:
+        return take_pairs(work, value.items, node, at + 1)
+    if action == STORE_RAW:
+        return store_raw(node, at)
+    if action != STORE_JSON:
+        return NULL
+    work.json.used = 0
+    at = write_value(work, value.items, at, 1)
+    if at != NULL and node != NULL:
+        buffer_string(&node.data, work.json.data, work.json.used)
+    return at
+
+
+cdef const uint8_t *store_raw(Node *node, const uint8_t *at) except? NULL nogil:
+    cdef const uint8_t *end = skip_value(at, 1)
+    if end != NULL and node != NULL:
+        buffer_string(&node.data, at, end - at)
+    return end
+
+
+cdef const uint8_t *take_items(Work *work, const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
+    cdef uint64_t count = 0
+    at = skip_space(at)
+    if at[0] != CLOSE_ARRAY:
+        while True:
+            at = take_value(work, value, &node.children[0], at)
+            if at == NULL:
+                return NULL
+            count += 1
+            at = skip_space(at)
+            if at[0] == CLOSE_ARRAY:
+                break
+            if at[0] != COMMA:
+                return NULL
+            at = skip_space(at + 1)
+    node.total = node.total + count
+    buffer_word(&node.data, node.total, 8)
+    return at + 1
+
+
+cdef const uint8_t *take_pairs(Work *work, const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
+    cdef KeySet keys
+    cdef Text key
+    cdef uint64_t count = 0
+    at = skip_space(at)
+    if at[0] != CLOSE_OBJECT:
+        keys_begin(work, &keys)
+        while True:
+            if at[0] != QUOTE:
+                return NULL
+            at = read_string(at + 1, &key, &work.plain)
+            if at == NULL or not key_is_new(work, &keys, &key):
+                return NULL
+            buffer_string(&node.children[0].data, key.data, key.length)
+            at = skip_space(at)
+            if at[0] != COLON:
+                return NULL
+            at = take_value(work, value, &node.children[1], skip_space(at + 1))
+            if at == NULL:
+                return NULL
+            count += 1
+            at = skip_space(at)
+            if at[0] == CLOSE_OBJECT:
+                break
+            if at[0] != COMMA:
+                return NULL
+            at = skip_space(at + 1)
+        keys_end(work, &keys)
+    node.total = node.total + count
+    buffer_word(&node.data, node.total, 8)
+    return at + 1
+
+
+# ---- numbers
+
+cdef const uint8_t *take_number(const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
+    cdef Numeral numeral
+    cdef int64_t number
+    cdef const uint8_t *end = read_number(at, &numeral)
+    cdef uint8_t action
+    if end == NULL:
+        return NULL
+    action = value.on_int if numeral.integer else value.on_float
+    if action == STORE_INT:
+        if not to_int64(&numeral, &number) or number < value.low or number > value.high:
+            return NULL
+        buffer_word(&node.data, <uint64_t>number, node.width)
+        return end
+    if action == NOT_SURE:
+        return NULL
+    if action == STORE_RAW:
+        return store_raw(node, at)
+    if numeral.long or (numeral.integer and numeral.negative and numeral.digits == 0):
+        return NULL
+    return end if store_number(value, node, action, &numeral, end) else NULL
+
+
+cdef bint store_number(
+    const Value *value, Node *node, uint8_t action, const Numeral *numeral, const uint8_t *end
+) except? False nogil:
+    cdef int64_t number
+    cdef Instant instant
+    cdef double real
+    if action == STORE_DECIMAL:
+        return store_decimal(node, numeral.start, end - numeral.start)
+    if action == STORE_UINT64:
+        buffer_word(&node.data, numeral.digits, 8)
+        return not numeral.negative
+    if action == STORE_BIGINT:
+        return store_bigint(node, numeral)
+    if action == STORE_EPOCH:
+        if not to_int64(numeral, &number):
+            return False
+        epoch_instant(number, node.epoch_digits, &instant)
+        return store_instant(node, &instant) == 0
+    if action == STORE_CHOICE:
+        return to_int64(numeral, &number) and store_numbered(value, node, number)
+    if action == CHECK:
+        return numeral.integer or to_double(numeral, &real)
+    return to_double(numeral, &real) and store_double(node, action, real)
+
+
+cdef bint store_double(Node *node, uint8_t action, double real) except? False nogil:
+    cdef uint64_t word
+    cdef uint32_t bits
+    cdef float single
+    if action == STORE_FLOAT64:
+        memcpy(&word, &real, 8)
+        buffer_word(&node.data, word, 8)
+        return True
+    single = <float>real
+    if isinf(single):
+        return False
+    memcpy(&bits, &single, 4)
+    if action == STORE_FLOAT32:
+        buffer_word(&node.data, bits, 4)
+    else:
+        buffer_word(&node.data, bits >> 16, 2)
+    return True
+
+
+@cython.overflowcheck(False)
+cdef bint store_bigint(Node *node, const Numeral *numeral) except? False nogil:
+    """An integer of 64 bits and its sign into 128 or 256 bits."""
+    cdef uint64_t low = numeral.digits
+    cdef uint64_t rest = 0
+    cdef size_t width = 8
+    if numeral.negative:
+        if not node.is_signed:
+            return False
+        low, rest = -low, <uint64_t>-1
+    buffer_word(&node.data, low, 8)
+    while width < node.width:
+        buffer_word(&node.data, rest, 8)
+        width += 8
+    return True
+
+
+cdef bint store_decimal(Node *node, const uint8_t *text, size_t nbytes) except? False nogil:
+    cdef Number number
+    cdef uint128 scaled
+    if not parse_number(<const char *>text, nbytes, &number) or number.count > DIGITS_MAX:
+        return False
+    if number.exponent > EXPONENT_MAX or number.exponent < -EXPONENT_MAX:
+        return False
+    if not scale_number(node, &number, False, &scaled):
+        return False
+    buffer_bytes(&node.data, &scaled, node.width)
+    return True
+
+
+cdef bint store_numbered(const Value *value, Node *node, int64_t number) except? False nogil:
+    cdef size_t index
+    cdef const Choice *choice
+    for index in range(value.choice_count):
+        choice = &value.choices[index]
+        if choice.name == NULL and choice.number == number:
+            if node != NULL:
+                buffer_bytes(&node.data, choice.stored, choice.stored_nbytes)
+            return True
+    return False
+
+
+# ---- texts
+
+cdef const uint8_t *take_text(Work *work, const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
+    """`at` is the opening quote."""
+    cdef Text text
+    cdef uint8_t number[16]
+    cdef const uint8_t *end
+    if value.on_text == STORE_UUID and at[37] == QUOTE and parse_uuid(<const char *>at + 1, 36, number):
+        store_uuid(node, number)
+        return at + 38
+    if value.on_text == NOT_SURE:
+        return NULL
+    if value.on_text == STORE_RAW:
+        return store_raw(node, at)
+    end = read_string(at + 1, &text, &work.plain)
+    if end == NULL:
+        return NULL
+    if value.on_text == STORE_STRING:
+        buffer_string(&node.data, text.data, text.length)
+        return end
+    return end if store_text(value, node, &text) else NULL
+
+
+cdef bint store_text(const Value *value, Node *node, const Text *text) except? False nogil:
+    cdef uint8_t stored[16]
+    cdef uint8_t action = value.on_text
+    if action == STORE_CHOICE:
+        return store_named(value, node, text)
+    if action == STORE_FIXED:
+        if text.length > node.width:
+            return False
+        buffer_bytes(&node.data, text.data, text.length)
+        buffer_zeros(&node.data, node.width - text.length)
+        return True
+    if action == STORE_UUID:
+        if not parse_uuid(<const char *>text.data, text.length, stored):
+            return False
+        store_uuid(node, stored)
+        return True
+    if action == STORE_DECIMAL:
+        return store_decimal(node, text.data, text.length)
+    if action == STORE_IPV4:
+        if not read_ipv4(text.data, text.length, stored):
+            return False
+        buffer_bytes(&node.data, stored, 4)
+        return True
+    if action == STORE_IPV6:
+        if not read_ipv6(text.data, text.length, stored):
+            return False
+        buffer_bytes(&node.data, stored, 16)
+        return True
+    return True if action == CHECK else store_time(node, action, text)
+
+
+cdef bint store_time(Node *node, uint8_t action, const Text *text) except? False nogil:
+    cdef Instant instant
+    if action == STORE_MOMENT and not is_moment(text.data, text.length):
+        return False
+    if action == STORE_DAY and text.length != DAY_NBYTES:
+        return False
+    return read_iso(<const char *>text.data, text.length, &instant) and store_instant(node, &instant) == 0
+
+
+cdef bint store_named(const Value *value, Node *node, const Text *text) except? False nogil:
+    cdef size_t index
+    cdef const Choice *choice
+    for index in range(value.choice_count):
+        choice = &value.choices[index]
+        if choice.name == NULL or choice.name_nbytes != text.length:
+            continue
+        if same_bytes(text.data, choice.name, text.length):
+            if node != NULL:
+                buffer_bytes(&node.data, choice.stored, choice.stored_nbytes)
+            return True
+    return False
