@@ -6,14 +6,31 @@ zeros (simd.h), so that no scan has a bound.
 
 from libc.stdint cimport uint8_t, uint64_t
 
+from _native.buffer cimport Buffer, buffer_reserve, buffer_varint
+
 cdef extern from "simd.h" nogil:
     int PADDING "PENSTOCK_PADDING"
     const uint8_t *string_end "penstock_string_end"(const uint8_t *at, bint *high) noexcept
     const uint8_t *read_literal "penstock_literal"(const uint8_t *at) noexcept
     bint same_bytes "penstock_same"(const uint8_t *left, const uint8_t *right, size_t length) noexcept
+    bint read_uuid "penstock_uuid"(const uint8_t *text, uint64_t *halves) noexcept
+    void copy_padded "penstock_copy"(uint8_t *to, const uint8_t *source, size_t length) noexcept
     uint64_t load8 "penstock_load8"(const uint8_t *at) noexcept
     bint digits8 "penstock_digits8"(uint64_t text) noexcept
     uint64_t number8 "penstock_number8"(uint64_t text) noexcept
+
+cdef inline int put_padded_string(Buffer *buffer, const uint8_t *data, size_t length) except -1 nogil:
+    """As buffer_string, from a place with readable bytes up to a whole 16."""
+    buffer_reserve(buffer, length + 26)
+    if length < 0x80:
+        buffer.data[buffer.used] = <uint8_t>length
+        buffer.used += 1
+    else:
+        buffer_varint(buffer, length)
+    copy_padded(buffer.data + buffer.used, data, length)
+    buffer.used += length
+    return 0
+
 
 cdef enum:
     DEPTH_MAX = 64          # deeper values are left to msgspec

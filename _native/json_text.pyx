@@ -7,7 +7,7 @@ bits, and floats of at most 15 digits in plain notation, which a double tells ap
 from libc.stdint cimport uint8_t, uint64_t
 
 from _native.buffer cimport buffer_bytes
-from _native.json_number cimport Numeral, read_number
+from _native.json_number cimport POINT, Numeral, read_number
 from _native.json_scan cimport (
     BACKSLASH, CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, DEPTH_MAX, LETTER_F, LETTER_N, LETTER_T, NINE, OPEN_ARRAY,
     OPEN_OBJECT, QUOTE, ZERO, Text, read_literal, skip_space, skip_value, string_end, valid_utf8,
@@ -21,7 +21,6 @@ from _native.work cimport KeySet, Work, key_is_new, keys_begin, keys_end
 cdef enum:
     FLOAT_DIGITS = 15
     FEW_ZEROS = 4
-    POINT = 0x2e
 
 cdef uint64_t FLOAT_DIGITS_END = 1_000_000_000_000_000
 

@@ -12,13 +12,13 @@ from _native.block cimport BlockBuilder
 from _native.buffer cimport buffer_bytes, buffer_free, buffer_reserve, buffer_string
 from _native.claims cimport ClaimTable
 from _native.json_scan cimport (
-    COLON, COMMA, OPEN_OBJECT, QUOTE, Plain, Text, read_string, same_bytes, skip_space, skip_value,
+    COLON, COMMA, OPEN_OBJECT, QUOTE, Plain, Text, read_string, read_uuid, same_bytes, skip_space,
+    skip_value,
 )
 from _native.lineage cimport origins_put, origins_restore
 from _native.node cimport KIND_NULLABLE, Node, node_mark, node_restore
 from _native.reader cimport Message, Run
 from _native.recipe cimport Recipe
-from _native.scalar cimport parse_uuid
 from _native.siphash cimport Id, domain_mask, masked, sip128
 from _native.table cimport (
     DUPLICATE, table_claim, table_hash, table_prefetch_bucket, table_prefetch_entry,
@@ -286,7 +286,7 @@ cdef class RecordLane:
     cdef bint foresee(self, const Payload *payload, uint64_t *hash) noexcept nogil:
         """The hash of the record's event id, should its key stand where it stood in an earlier record."""
         cdef const uint8_t *text
-        cdef uint8_t number[16]
+        cdef uint64_t halves[2]
         cdef Id id
         cdef size_t index
         cdef const Route *route
@@ -295,11 +295,8 @@ cdef class RecordLane:
             if not route.key_hint or payload.nbytes < route.key_hint + UUID_NBYTES + 1 or not route.key_is_uuid:
                 continue
             text = payload.data + route.key_hint
-            if (text - 1)[0] == QUOTE and text[UUID_NBYTES] == QUOTE and parse_uuid(
-                <const char *>text, UUID_NBYTES, number
-            ):
-                memcpy(&id.low, number + 8, 8)
-                memcpy(&id.high, number, 8)
+            if (text - 1)[0] == QUOTE and text[UUID_NBYTES] == QUOTE and read_uuid(text, halves):
+                id.low, id.high = halves[0], halves[1]
                 hash[0] = table_hash(self.table, masked(id, route.mask))
                 return True
         return False

@@ -55,9 +55,7 @@ cdef enum Missing:
     MISSING_STORED          # `stored` is the default
 
 cdef enum:
-    SEEN_WORDS = 16         # 64 fields each
     FIELDS_MAX = 1024
-    VALUES_MAX = 256        # keys of one map: more are left to msgspec
 
 
 cdef struct Choice:

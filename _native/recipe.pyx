@@ -16,8 +16,10 @@ from _native.block cimport BlockBuilder
 from _native.decimals cimport DIGITS_MAX
 from _native.node cimport Columns, Node
 from _native.put cimport put
+from _native.temporal cimport SECONDS_HIGH, SECONDS_LOW
 
 from _native.chtypes import leaf
+from _native.node import EPOCH_DIGITS
 
 TIMES = frozenset(("date", "date32", "datetime", "datetime64"))
 FLOATS = {"float64": STORE_FLOAT64, "float32": STORE_FLOAT32, "bfloat16": STORE_BFLOAT16}
@@ -162,7 +164,7 @@ cdef class Recipe:
             value.on_null = ZEROED
         if takes.boolean and inner.kind == "bool":
             value.on_bool = STORE_BOOL
-        build_number(value, takes, inner)
+        build_number(value, takes, inner, column)
         build_text(value, takes, inner)
         self.build_choices(value, takes, inner, column)
         return self.build_compound(value, takes, inner, column, path)
@@ -308,10 +310,15 @@ cdef int build_raw(Value *value, object takes, object spec) except -1:
     return 0
 
 
-cdef int build_number(Value *value, object takes, object spec) except -1:
+cdef int build_number(Value *value, object takes, object spec, object column) except -1:
     if takes.integer:
         value.on_int = integer_action(spec)
-        if value.on_int == STORE_INT:
+        if value.on_int == STORE_EPOCH and own_unit(spec, column):
+            value.on_int = STORE_INT
+            low, high = epoch_bounds(spec)
+            value.low = max(takes.low, low)
+            value.high = min(takes.high, high)
+        elif value.on_int == STORE_INT:
             value.low = max(takes.low, spec.low)
             value.high = min(takes.high, spec.high)
         elif bounded(takes):
@@ -321,6 +328,19 @@ cdef int build_number(Value *value, object takes, object spec) except -1:
     if takes.decimal:
         value.on_int = value.on_float = value.on_text = decimal_action(spec)
     return 0
+
+
+cdef bint own_unit(object spec, object column) except -1:
+    """Whether epoch numbers of the column are stored as they are, within bounds."""
+    if spec.kind == "datetime64":
+        return EPOCH_DIGITS[column.epoch_unit] == spec.scale
+    return spec.kind == "datetime" and column.epoch_unit == "s"
+
+
+cdef tuple epoch_bounds(object spec):
+    """The smallest and largest number of the column, as store_instant has them."""
+    unit = 10**spec.scale if spec.kind == "datetime64" else 1
+    return max(spec.low, SECONDS_LOW * unit), min(spec.high, SECONDS_HIGH * unit + unit - 1)
 
 
 cdef int integer_action(object spec) except -1:

@@ -99,4 +99,47 @@ static inline uint32_t penstock_number8(uint64_t text) {
                        (((text >> 16) & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x0000271000000001))) >> 32);
 }
 
+/* 8 hexadecimal digits as 4 bytes in the order of the text; bits of `*bad` are set when they are none. */
+static inline uint64_t penstock_hex8(uint64_t text, uint64_t *bad) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = UINT64_C(0x8080808080808080);
+    uint64_t folded = (text & ~tops) | ones * 0x20;  /* capitals become small, digits stay */
+    uint64_t plain = text & ~tops;
+    uint64_t digit = (plain + ones * (0x80 - '0')) & ~(plain + ones * (0x80 - '9' - 1));
+    uint64_t letter = (folded + ones * (0x80 - 'a')) & ~(folded + ones * (0x80 - 'f' - 1));
+    uint64_t nibbles = (text & ones * 0x0f) + 9 * ((text >> 6) & ones);
+    *bad |= (~(digit | letter) | text) & tops;
+    nibbles = ((nibbles << 4) | (nibbles >> 8)) & UINT64_C(0x00ff00ff00ff00ff);
+    nibbles = (nibbles | (nibbles >> 8)) & UINT64_C(0x0000ffff0000ffff);
+    return (nibbles | (nibbles >> 16)) & UINT64_C(0xffffffff);
+}
+
+/* The UUID in 36 characters with dashes, as its two UInt64 halves, the high one first; 0 for any other text. */
+static inline int penstock_uuid(const uint8_t *text, uint64_t *halves) {
+    uint64_t words[4], bad = 0;
+    uint32_t part[4];
+    memcpy(&part[0], text + 9, 4), memcpy(&part[1], text + 14, 4);
+    memcpy(&part[2], text + 19, 4), memcpy(&part[3], text + 24, 4);
+    words[0] = penstock_hex8(penstock_load8(text), &bad);
+    words[1] = penstock_hex8(part[0] | (uint64_t)part[1] << 32, &bad);
+    words[2] = penstock_hex8(part[2] | (uint64_t)part[3] << 32, &bad);
+    words[3] = penstock_hex8(penstock_load8(text + 28), &bad);
+    bad |= (uint64_t)((text[8] ^ '-') | (text[13] ^ '-') | (text[18] ^ '-') | (text[23] ^ '-'));
+    halves[0] = __builtin_bswap64(words[0] | words[1] << 32);
+    halves[1] = __builtin_bswap64(words[2] | words[3] << 32);
+    return bad == 0;
+}
+
+/* memcpy of few bytes between places with 16 readable and writable bytes for each 16 begun. */
+static inline void penstock_copy(uint8_t *to, const uint8_t *from, size_t length) {
+    size_t done = 0;
+    if (length > 64) {
+        memcpy(to, from, length);
+        return;
+    }
+    do {
+        memcpy(to + done, from + done, 16);
+        done += 16;
+    } while (done < length);
+}
+
 #endif

@@ -14,7 +14,7 @@ from _native.decimals cimport DIGITS_MAX, Number, parse_number, scale_number, ui
 from _native.json_number cimport Numeral, read_number, to_double, to_int64
 from _native.json_scan cimport (
     CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, LETTER_F, LETTER_N, LETTER_T, MINUS, NINE, OPEN_ARRAY, OPEN_OBJECT, QUOTE,
-    ZERO, Text, read_literal, read_string, same_bytes, skip_space, skip_value, string_end, valid_utf8,
+    ZERO, Text, put_padded_string, read_literal, read_string, read_uuid, same_bytes, skip_space, skip_value, string_end, valid_utf8,
 )
 from _native.json_text cimport write_value
 from _native.node cimport Node, node_zero
@@ -33,11 +33,11 @@ cdef enum:
 
 cdef bint take_record(Work *work, const Object *object, Node *nodes, size_t nbytes) except? False nogil:
     """Puts the record in `work` into `nodes`; false when it is not sure, and then the columns are to be taken back."""
-    cdef uint64_t seen[SEEN_WORDS]
+    cdef uint8_t seen[FIELDS_MAX]
     cdef const uint8_t *end = work.record.data + nbytes
     cdef const uint8_t *at = skip_space(work.record.data)
     cdef size_t found
-    memset(seen, 0, (object.count // 64 + 1) * 8)
+    memset(seen, 0, object.count)
     if at[0] != OPEN_OBJECT:
         return False
     at = take_fields(work, object, nodes, at + 1, seen, &found)
@@ -47,11 +47,12 @@ cdef bint take_record(Work *work, const Object *object, Node *nodes, size_t nbyt
 
 
 cdef const uint8_t *take_fields(
-    Work *work, const Object *object, Node *nodes, const uint8_t *at, uint64_t *seen, size_t *found
+    Work *work, const Object *object, Node *nodes, const uint8_t *at, uint8_t *seen, size_t *found
 ) except? NULL nogil:
     cdef const Field *field
     cdef size_t next = 0
     cdef size_t index
+    cdef size_t count = 0
     found[0] = 0
     at = skip_space(at)
     if at[0] == CLOSE_OBJECT:
@@ -63,10 +64,10 @@ cdef const uint8_t *take_fields(
         if index == object.count:
             at = NULL if object.forbid_unknown else skip_value(at, 1)
         else:
-            if seen[index >> 6] >> (index & 63) & 1:
+            if seen[index]:
                 return NULL
-            seen[index >> 6] |= <uint64_t>1 << (index & 63)
-            found[0] += 1
+            seen[index] = 1
+            count += 1
             next = index + 1
             field = &object.fields[index]
             if field.is_key:
@@ -76,6 +77,7 @@ cdef const uint8_t *take_fields(
             return NULL
         at = skip_space(at)
         if at[0] == CLOSE_OBJECT:
+            found[0] = count
             return at + 1
         if at[0] != COMMA:
             return NULL
@@ -118,13 +120,13 @@ cdef const uint8_t *search_field(const Object *object, size_t next, const uint8_
     return skip_space(value + 1)
 
 
-cdef bint take_missing(const Object *object, Node *nodes, const uint64_t *seen) except? False nogil:
+cdef bint take_missing(const Object *object, Node *nodes, const uint8_t *seen) except? False nogil:
     """Defaults into the columns of the fields that the record does not have; false when one has none."""
     cdef size_t index
     cdef const Field *field
     cdef Node *node
     for index in range(object.count):
-        if seen[index >> 6] >> (index & 63) & 1:
+        if seen[index]:
             continue
         field = &object.fields[index]
         if field.on_missing == MISSING_NOT_SURE:
@@ -243,7 +245,7 @@ cdef const uint8_t *take_pairs(Work *work, const Value *value, Node *node, const
             at = read_string(at + 1, &key, &work.plain)
             if at == NULL or not key_is_new(work, &keys, &key):
                 return NULL
-            buffer_string(&node.children[0].data, key.data, key.length)
+            put_padded_string(&node.children[0].data, key.data, key.length)
             at = skip_space(at)
             if at[0] != COLON:
                 return NULL
@@ -378,10 +380,15 @@ cdef bint store_numbered(const Value *value, Node *node, int64_t number) except?
 cdef const uint8_t *take_text(Work *work, const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
     """`at` is the opening quote."""
     cdef Text text
-    cdef uint8_t number[16]
+    cdef uint64_t halves[2]
     cdef const uint8_t *end
-    if value.on_text == STORE_UUID and at[37] == QUOTE and parse_uuid(<const char *>at + 1, 36, number):
-        store_uuid(node, number)
+    if value.on_text == STORE_STRING:
+        end = read_string(at + 1, &text, &work.plain)
+        if end != NULL:
+            put_padded_string(&node.data, text.data, text.length)
+        return end
+    if value.on_text == STORE_UUID and at[37] == QUOTE and read_uuid(at + 1, halves):
+        buffer_bytes(&node.data, halves, 16)
         return at + 38
     if value.on_text == NOT_SURE:
         return NULL
@@ -390,9 +397,6 @@ cdef const uint8_t *take_text(Work *work, const Value *value, Node *node, const 
     end = read_string(at + 1, &text, &work.plain)
     if end == NULL:
         return NULL
-    if value.on_text == STORE_STRING:
-        buffer_string(&node.data, text.data, text.length)
-        return end
     return end if store_text(value, node, &text) else NULL
 
 

@@ -32,8 +32,8 @@ cdef enum:
 
 cdef object UTC = timezone.utc
 cdef int64_t DAY_SECONDS = 86400
-cdef int64_t SECONDS_LOW = -2208988800      # 1900-01-01 00:00:00
-cdef int64_t SECONDS_HIGH = 10413791999     # 2299-12-31 23:59:59
+SECONDS_LOW = -2208988800
+SECONDS_HIGH = 10413791999
 
 
 @cython.cdivision(True)
