@@ -1,4 +1,4 @@
-"""JSON numbers: their digits, and the double nearest to them. Inline, because a record is mostly numbers and strings."""
+"""JSON numbers: their digits, and the double nearest to them. Inline: a record is mostly numbers and strings."""
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
@@ -8,8 +8,8 @@ from _native.json_scan cimport MINUS, NINE, ZERO, digits8, load8, number8
 cdef extern from *:
     """
     static const double penstock_tens[23] = {
-        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
-        1e21, 1e22,
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
+        1e20, 1e21, 1e22,
     };
     #define PENSTOCK_HUNDRED_BILLIONS UINT64_C(100000000000)
     #define PENSTOCK_TENTH_MAX UINT64_C(1844674407370955161)

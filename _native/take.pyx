@@ -14,7 +14,8 @@ from _native.decimals cimport DIGITS_MAX, Number, parse_number, scale_number, ui
 from _native.json_number cimport Numeral, read_number, to_double, to_int64
 from _native.json_scan cimport (
     CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, LETTER_F, LETTER_N, LETTER_T, MINUS, NINE, OPEN_ARRAY, OPEN_OBJECT, QUOTE,
-    ZERO, Text, put_padded_string, read_literal, read_string, read_uuid, same_bytes, skip_space, skip_value, string_end, valid_utf8,
+    ZERO, Text, put_padded_string, read_literal, read_string, read_uuid, same_bytes, skip_space, skip_value, string_end,
+    valid_utf8,
 )
 from _native.json_text cimport write_value
 from _native.node cimport Node, node_zero
