@@ -11,10 +11,12 @@ cdef extern from *:
         1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
         1e20, 1e21, 1e22,
     };
+    static const uint64_t penstock_powers[9] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
     #define PENSTOCK_HUNDRED_BILLIONS UINT64_C(100000000000)
     #define PENSTOCK_TENTH_MAX UINT64_C(1844674407370955161)
     """
     const double *TENS "penstock_tens"
+    const uint64_t *POWERS "penstock_powers"
     const uint64_t HUNDRED_BILLIONS "PENSTOCK_HUNDRED_BILLIONS"
     const uint64_t TENTH_MAX "PENSTOCK_TENTH_MAX"    # the largest number that takes any further digit but 6 to 9
 
@@ -40,14 +42,14 @@ cdef const uint8_t *read_exponent(const uint8_t *at, Numeral *numeral) noexcept 
 cdef inline const uint8_t *read_digits(const uint8_t *at, Numeral *numeral) noexcept nogil:
     """Digits, appended to those there are."""
     cdef uint64_t digits = numeral.digits
-    cdef uint64_t word = load8(at)
-    cdef uint64_t digit
-    while digits8(word):
-        if digits >= HUNDRED_BILLIONS:
-            break
-        digits = digits * 100_000_000 + number8(word)
-        at += 8
+    cdef uint64_t word, digit
+    cdef int count = 8
+    while count == 8 and digits < HUNDRED_BILLIONS:
         word = load8(at)
+        count = digits8(word)
+        if count:
+            digits = digits * POWERS[count] + number8(word, count)
+            at += count
     while ZERO <= at[0] <= NINE:
         digit = at[0] - <uint64_t>ZERO
         if digits >= TENTH_MAX and (digits > TENTH_MAX or digit > 5):

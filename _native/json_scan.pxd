@@ -16,8 +16,8 @@ cdef extern from "simd.h" nogil:
     bint read_uuid "penstock_uuid"(const uint8_t *text, uint64_t *halves) noexcept
     void copy_padded "penstock_copy"(uint8_t *to, const uint8_t *source, size_t length) noexcept
     uint64_t load8 "penstock_load8"(const uint8_t *at) noexcept
-    bint digits8 "penstock_digits8"(uint64_t text) noexcept
-    uint64_t number8 "penstock_number8"(uint64_t text) noexcept
+    int digits8 "penstock_digits8"(uint64_t text) noexcept
+    uint64_t number8 "penstock_number8"(uint64_t text, int count) noexcept
 
 cdef inline int put_padded_string(Buffer *buffer, const uint8_t *data, size_t length) except -1 nogil:
     """As buffer_string, from a place with readable bytes up to a whole 16."""

@@ -7,6 +7,7 @@ bits, and floats of at most 15 digits in plain notation, which a double tells ap
 from libc.stdint cimport uint8_t, uint64_t
 
 from _native.buffer cimport buffer_bytes
+from _native.fields cimport find_field
 from _native.json_number cimport POINT, Numeral, read_number
 from _native.json_scan cimport (
     BACKSLASH, CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, DEPTH_MAX, LETTER_F, LETTER_N, LETTER_T, NINE, OPEN_ARRAY,
@@ -15,7 +16,6 @@ from _native.json_scan cimport (
 from _native.recipe cimport (
     MISSING_STORED, NOT_SURE, WRITE_FLOAT, WRITE_STRUCT, Field, Object, Value,
 )
-from _native.take cimport find_field
 from _native.work cimport KeySet, Work, key_is_new, keys_begin, keys_end
 
 cdef enum:

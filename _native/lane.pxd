@@ -27,6 +27,12 @@ cdef struct Payload:
     size_t nbytes
 
 
+cdef struct Ahead:          # what was found where the event id of a record may be
+    size_t key_at           # bytes before the text of a UUID; 0 when there is none
+    uint64_t halves[2]      # the UUID, as read_uuid has it
+    uint64_t hash           # of the event id
+
+
 cdef struct Route:          # one row type during a call
     const Object *object
     const uint8_t *tag      # borrowed
@@ -67,8 +73,7 @@ cdef class RecordLane:
     cdef SipKey secret
     cdef uint32_t slot
     cdef bint keyed         # the event ids come from `explicit`
-    cdef uint64_t hashes[BUCKETS_AHEAD]
-    cdef bint hashed[BUCKETS_AHEAD]
+    cdef Ahead ahead[BUCKETS_AHEAD]  # of the records to come, by their index modulo its length
 
     cdef int open(self, object run, ClaimTable claims) except -1
     cdef int open_route(self, Route *route, object recipe, ClaimTable claims) except -1
@@ -80,4 +85,4 @@ cdef class RecordLane:
     cdef int keep(self, Route *route, size_t index) except -1 nogil
     cdef bint event_id(self, Route *route, size_t index, Id *id) except? False nogil
     cdef void look_ahead(self, size_t index) noexcept nogil
-    cdef bint foresee(self, const Payload *payload, uint64_t *hash) noexcept nogil
+    cdef bint foresee(self, const Payload *payload, Ahead *ahead) noexcept nogil

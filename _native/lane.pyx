@@ -4,7 +4,7 @@ What it is not sure of it hands over, one record at a time and in order, so that
 records and rows stand in that order whichever way each record went.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -115,7 +115,7 @@ cdef class RecordLane:
             self.table = &claims.table
             self.secret = claims.secret
             self.slot = claims.slot_index(run.slot)
-        memset(self.hashed, 0, sizeof(self.hashed))
+        memset(self.ahead, 0, sizeof(self.ahead))
         for index in range(self.route_count):
             self.open_route(&self.routes[index], self.recipes[index], claims)
         return 0
@@ -265,39 +265,42 @@ cdef class RecordLane:
     # ---- looking ahead: what is guessed here only saves waiting for memory
 
     cdef void look_ahead(self, size_t index) noexcept nogil:
-        """Asks for the claim table's memory of the records to come."""
+        """Asks for the claim table's memory of the records to come, and passes on what was found in this one."""
         cdef const Payload *payloads = <const Payload *>self.payloads.data
-        cdef size_t place
+        cdef Ahead *ahead = &self.ahead[index % BUCKETS_AHEAD]
+        self.work.foreseen_at = ahead.key_at
+        memcpy(self.work.foreseen, ahead.halves, sizeof(ahead.halves))
         if index + BUCKETS_AHEAD >= self.count:
+            ahead.key_at = 0
             return
         prefetch(payloads[index + BUCKETS_AHEAD].data)
         prefetch(payloads[index + ENTRIES_AHEAD].data + LINE_NBYTES)
         prefetch(payloads[index + ENTRIES_AHEAD].data + 2 * LINE_NBYTES)
         if self.table == NULL or self.keyed:
             return
-        place = (index + ENTRIES_AHEAD) % BUCKETS_AHEAD
-        if self.hashed[place]:
-            table_prefetch_entry(self.table, self.hashes[place])
-        place = index % BUCKETS_AHEAD
-        self.hashed[place] = self.foresee(&payloads[index + BUCKETS_AHEAD], &self.hashes[place])
-        if self.hashed[place]:
-            table_prefetch_bucket(self.table, self.hashes[place])
+        ahead = &self.ahead[(index + ENTRIES_AHEAD) % BUCKETS_AHEAD]
+        if ahead.key_at:
+            table_prefetch_entry(self.table, ahead.hash)
+        ahead = &self.ahead[index % BUCKETS_AHEAD]
+        if self.foresee(&payloads[index + BUCKETS_AHEAD], ahead):
+            table_prefetch_bucket(self.table, ahead.hash)
 
-    cdef bint foresee(self, const Payload *payload, uint64_t *hash) noexcept nogil:
-        """The hash of the record's event id, should its key stand where it stood in an earlier record."""
+    cdef bint foresee(self, const Payload *payload, Ahead *ahead) noexcept nogil:
+        """The UUID where an earlier record had its key, and the hash of the event id that it would be."""
         cdef const uint8_t *text
-        cdef uint64_t halves[2]
         cdef Id id
         cdef size_t index
         cdef const Route *route
+        ahead.key_at = 0
         for index in range(self.route_count):
             route = &self.routes[index]
             if not route.key_hint or payload.nbytes < route.key_hint + UUID_NBYTES + 1 or not route.key_is_uuid:
                 continue
             text = payload.data + route.key_hint
-            if (text - 1)[0] == QUOTE and text[UUID_NBYTES] == QUOTE and read_uuid(text, halves):
-                id.low, id.high = halves[0], halves[1]
-                hash[0] = table_hash(self.table, masked(id, route.mask))
+            if (text - 1)[0] == QUOTE and text[UUID_NBYTES] == QUOTE and read_uuid(text, ahead.halves):
+                id.low, id.high = ahead.halves[0], ahead.halves[1]
+                ahead.hash = table_hash(self.table, masked(id, route.mask))
+                ahead.key_at = route.key_hint
                 return True
         return False
 

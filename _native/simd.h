@@ -85,14 +85,16 @@ static inline const uint8_t *penstock_literal(const uint8_t *at) {
     return memcmp(at, "false", 5) == 0 ? at + 5 : NULL;
 }
 
-/* Whether 8 bytes are all decimal digits, and the number they are (Mula and Lemire, "SWAR" digit conversion). */
+/* How many decimal digits the 8 bytes begin with. A carry out of a byte spoils only what comes after a byte that is none. */
 static inline int penstock_digits8(uint64_t text) {
-    return ((text & UINT64_C(0xf0f0f0f0f0f0f0f0)) |
-            (((text + UINT64_C(0x0606060606060606)) & UINT64_C(0xf0f0f0f0f0f0f0f0)) >> 4)) ==
-        UINT64_C(0x3333333333333333);
+    const uint64_t high = UINT64_C(0xf0f0f0f0f0f0f0f0), three = UINT64_C(0x3030303030303030);
+    uint64_t others = ((text & high) ^ three) | (((text + UINT64_C(0x0606060606060606)) & high) ^ three);
+    return others ? __builtin_ctzll(others) >> 3 : 8;
 }
 
-static inline uint32_t penstock_number8(uint64_t text) {
+/* The first `count` of 8 digits, 1 to 8, as a number (after Mula's and Lemire's digit conversion within a word). */
+static inline uint32_t penstock_number8(uint64_t text, int count) {
+    if (count < 8) text = (text << (64 - 8 * count)) | (UINT64_C(0x3030303030303030) >> (8 * count));
     text -= UINT64_C(0x3030303030303030);
     text = text * 10 + (text >> 8);
     return (uint32_t)((((text & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x000f424000000064)) +

@@ -1,10 +1,7 @@
 """One JSON record into the columns of its row type, without the GIL."""
 
-from libc.stdint cimport uint8_t
-
 from _native.node cimport Node
 from _native.recipe cimport Object
 from _native.work cimport Work
 
-cdef const uint8_t *find_field(const Object *object, size_t next, const uint8_t *at, size_t *index) noexcept nogil
 cdef bint take_record(Work *work, const Object *object, Node *nodes, size_t nbytes) except? False nogil

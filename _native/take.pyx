@@ -4,30 +4,21 @@ Each function takes a place in the record and returns where its value ended, or 
 to msgspec. What a column refuses is not sure either: who refuses it also says why.
 """
 
-cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.math cimport isinf
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from _native.buffer cimport buffer_bytes, buffer_string, buffer_word, buffer_zeros
-from _native.decimals cimport DIGITS_MAX, Number, parse_number, scale_number, uint128
+from _native.buffer cimport buffer_bytes, buffer_string, buffer_word
+from _native.fields cimport find_field
 from _native.json_number cimport Numeral, read_number, to_double, to_int64
 from _native.json_scan cimport (
     CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, LETTER_F, LETTER_N, LETTER_T, MINUS, NINE, OPEN_ARRAY, OPEN_OBJECT, QUOTE,
-    ZERO, Text, put_padded_string, read_literal, read_string, read_uuid, same_bytes, skip_space, skip_value, string_end,
-    valid_utf8,
+    ZERO, Text, put_padded_string, read_literal, read_string, read_uuid, skip_space, skip_value,
 )
 from _native.json_text cimport write_value
 from _native.node cimport Node, node_zero
 from _native.recipe cimport *
-from _native.scalar cimport parse_uuid, store_uuid
-from _native.temporal cimport Instant, epoch_instant, read_iso, store_instant
-from _native.text cimport is_moment, read_ipv4, read_ipv6
+from _native.store cimport store_number, store_text
 from _native.work cimport KeySet, Work, key_is_new, keys_begin, keys_end
-
-cdef enum:
-    EXPONENT_MAX = 1000     # of decimals; further ones are left to Python's
-    DAY_NBYTES = 10
 
 
 # ---- records
@@ -83,42 +74,6 @@ cdef const uint8_t *take_fields(
         if at[0] != COMMA:
             return NULL
         at = skip_space(at + 1)
-
-
-cdef const uint8_t *find_field(const Object *object, size_t next, const uint8_t *at, size_t *index) noexcept nogil:
-    """Where the value of the key at `at` is, and which field it is; `count` for none. `next` is looked at first.
-
-    A key with an escape is not sure. A key ends with a byte that no name has, so a name never matches a part of one.
-    """
-    cdef const Field *field
-    if at[0] != QUOTE:
-        return NULL
-    if next < object.count:
-        field = &object.fields[next]
-        if same_bytes(at + 1, field.name, field.name_nbytes + 2):
-            index[0] = next
-            return skip_space(at + 3 + field.name_nbytes)
-    return search_field(object, next, at + 1, index)
-
-
-cdef const uint8_t *search_field(const Object *object, size_t next, const uint8_t *at, size_t *index) noexcept nogil:
-    cdef bint high
-    cdef const uint8_t *end = string_end(at, &high)
-    cdef const uint8_t *value
-    cdef size_t nbytes = end - at
-    cdef size_t number, place
-    if end[0] != QUOTE or (high and not valid_utf8(at, end)):
-        return NULL
-    value = skip_space(end + 1)
-    if value[0] != COLON:
-        return NULL
-    index[0] = object.count
-    for number in range(object.count):
-        place = next + number if next + number < object.count else next + number - object.count
-        if object.fields[place].name_nbytes == nbytes and same_bytes(at, object.fields[place].name, nbytes):
-            index[0] = place
-            break
-    return skip_space(value + 1)
 
 
 cdef bint take_missing(const Object *object, Node *nodes, const uint8_t *seen) except? False nogil:
@@ -271,6 +226,8 @@ cdef const uint8_t *take_pairs(Work *work, const Value *value, Node *node, const
 cdef const uint8_t *take_number(const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
     cdef Numeral numeral
     cdef int64_t number
+    cdef double real
+    cdef uint64_t word
     cdef const uint8_t *end = read_number(at, &numeral)
     cdef uint8_t action
     if end == NULL:
@@ -281,6 +238,12 @@ cdef const uint8_t *take_number(const Value *value, Node *node, const uint8_t *a
             return NULL
         buffer_word(&node.data, <uint64_t>number, node.width)
         return end
+    if action == STORE_FLOAT64 and not numeral.integer:
+        if not to_double(&numeral, &real):
+            return NULL
+        memcpy(&word, &real, 8)
+        buffer_word(&node.data, word, 8)
+        return end
     if action == NOT_SURE:
         return NULL
     if action == STORE_RAW:
@@ -288,92 +251,6 @@ cdef const uint8_t *take_number(const Value *value, Node *node, const uint8_t *a
     if numeral.long or (numeral.integer and numeral.negative and numeral.digits == 0):
         return NULL
     return end if store_number(value, node, action, &numeral, end) else NULL
-
-
-cdef bint store_number(
-    const Value *value, Node *node, uint8_t action, const Numeral *numeral, const uint8_t *end
-) except? False nogil:
-    cdef int64_t number
-    cdef Instant instant
-    cdef double real
-    if action == STORE_DECIMAL:
-        return store_decimal(node, numeral.start, end - numeral.start)
-    if action == STORE_UINT64:
-        buffer_word(&node.data, numeral.digits, 8)
-        return not numeral.negative
-    if action == STORE_BIGINT:
-        return store_bigint(node, numeral)
-    if action == STORE_EPOCH:
-        if not to_int64(numeral, &number):
-            return False
-        epoch_instant(number, node.epoch_digits, &instant)
-        return store_instant(node, &instant) == 0
-    if action == STORE_CHOICE:
-        return to_int64(numeral, &number) and store_numbered(value, node, number)
-    if action == CHECK:
-        return numeral.integer or to_double(numeral, &real)
-    return to_double(numeral, &real) and store_double(node, action, real)
-
-
-cdef bint store_double(Node *node, uint8_t action, double real) except? False nogil:
-    cdef uint64_t word
-    cdef uint32_t bits
-    cdef float single
-    if action == STORE_FLOAT64:
-        memcpy(&word, &real, 8)
-        buffer_word(&node.data, word, 8)
-        return True
-    single = <float>real
-    if isinf(single):
-        return False
-    memcpy(&bits, &single, 4)
-    if action == STORE_FLOAT32:
-        buffer_word(&node.data, bits, 4)
-    else:
-        buffer_word(&node.data, bits >> 16, 2)
-    return True
-
-
-@cython.overflowcheck(False)
-cdef bint store_bigint(Node *node, const Numeral *numeral) except? False nogil:
-    """An integer of 64 bits and its sign into 128 or 256 bits."""
-    cdef uint64_t low = numeral.digits
-    cdef uint64_t rest = 0
-    cdef size_t width = 8
-    if numeral.negative:
-        if not node.is_signed:
-            return False
-        low, rest = -low, <uint64_t>-1
-    buffer_word(&node.data, low, 8)
-    while width < node.width:
-        buffer_word(&node.data, rest, 8)
-        width += 8
-    return True
-
-
-cdef bint store_decimal(Node *node, const uint8_t *text, size_t nbytes) except? False nogil:
-    cdef Number number
-    cdef uint128 scaled
-    if not parse_number(<const char *>text, nbytes, &number) or number.count > DIGITS_MAX:
-        return False
-    if number.exponent > EXPONENT_MAX or number.exponent < -EXPONENT_MAX:
-        return False
-    if not scale_number(node, &number, False, &scaled):
-        return False
-    buffer_bytes(&node.data, &scaled, node.width)
-    return True
-
-
-cdef bint store_numbered(const Value *value, Node *node, int64_t number) except? False nogil:
-    cdef size_t index
-    cdef const Choice *choice
-    for index in range(value.choice_count):
-        choice = &value.choices[index]
-        if choice.name == NULL and choice.number == number:
-            if node != NULL:
-                buffer_bytes(&node.data, choice.stored, choice.stored_nbytes)
-            return True
-    return False
 
 
 # ---- texts
@@ -388,6 +265,9 @@ cdef const uint8_t *take_text(Work *work, const Value *value, Node *node, const 
         if end != NULL:
             put_padded_string(&node.data, text.data, text.length)
         return end
+    if value.on_text == STORE_UUID and <size_t>(at + 1 - work.record.data) == work.foreseen_at:
+        buffer_bytes(&node.data, work.foreseen, 16)
+        return at + 38
     if value.on_text == STORE_UUID and at[37] == QUOTE and read_uuid(at + 1, halves):
         buffer_bytes(&node.data, halves, 16)
         return at + 38
@@ -399,57 +279,3 @@ cdef const uint8_t *take_text(Work *work, const Value *value, Node *node, const 
     if end == NULL:
         return NULL
     return end if store_text(value, node, &text) else NULL
-
-
-cdef bint store_text(const Value *value, Node *node, const Text *text) except? False nogil:
-    cdef uint8_t stored[16]
-    cdef uint8_t action = value.on_text
-    if action == STORE_CHOICE:
-        return store_named(value, node, text)
-    if action == STORE_FIXED:
-        if text.length > node.width:
-            return False
-        buffer_bytes(&node.data, text.data, text.length)
-        buffer_zeros(&node.data, node.width - text.length)
-        return True
-    if action == STORE_UUID:
-        if not parse_uuid(<const char *>text.data, text.length, stored):
-            return False
-        store_uuid(node, stored)
-        return True
-    if action == STORE_DECIMAL:
-        return store_decimal(node, text.data, text.length)
-    if action == STORE_IPV4:
-        if not read_ipv4(text.data, text.length, stored):
-            return False
-        buffer_bytes(&node.data, stored, 4)
-        return True
-    if action == STORE_IPV6:
-        if not read_ipv6(text.data, text.length, stored):
-            return False
-        buffer_bytes(&node.data, stored, 16)
-        return True
-    return True if action == CHECK else store_time(node, action, text)
-
-
-cdef bint store_time(Node *node, uint8_t action, const Text *text) except? False nogil:
-    cdef Instant instant
-    if action == STORE_MOMENT and not is_moment(text.data, text.length):
-        return False
-    if action == STORE_DAY and text.length != DAY_NBYTES:
-        return False
-    return read_iso(<const char *>text.data, text.length, &instant) and store_instant(node, &instant) == 0
-
-
-cdef bint store_named(const Value *value, Node *node, const Text *text) except? False nogil:
-    cdef size_t index
-    cdef const Choice *choice
-    for index in range(value.choice_count):
-        choice = &value.choices[index]
-        if choice.name == NULL or choice.name_nbytes != text.length:
-            continue
-        if same_bytes(text.data, choice.name, text.length):
-            if node != NULL:
-                buffer_bytes(&node.data, choice.stored, choice.stored_nbytes)
-            return True
-    return False

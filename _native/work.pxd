@@ -16,6 +16,8 @@ cdef struct Work:
     Buffer json             # owned; JSON text in the making
     Buffer unescaped        # owned; the memory of `plain`
     const uint8_t *key_at   # where the value of the last key column was
+    size_t foreseen_at      # where in the record the look ahead found a UUID that may be the key; 0 for nowhere
+    uint64_t foreseen[2]    # that UUID, as read_uuid has it
     size_t key_count
     Text keys[KEYS_MAX]     # a stack: each map has those above its `first`
 
