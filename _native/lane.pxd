@@ -18,6 +18,7 @@ from _native.work cimport Work
 
 cdef enum:
     KEY_COLUMNS_MAX = 16
+    PAYLOADS_AHEAD = 12     # records by which payloads are asked for in advance
     BUCKETS_AHEAD = 8       # records by which the claim table's buckets are asked for in advance
     ENTRIES_AHEAD = 4       # records by which its entries are
 

@@ -40,6 +40,7 @@ cdef enum Outcome:          # the numbers of vocabulary
 cdef enum:
     UUID_NBYTES = 36
     LINE_NBYTES = 64
+    LINES_MAX = 8           # of a payload: the machine itself goes on from there
 
 
 cdef class RecordLane:
@@ -267,15 +268,18 @@ cdef class RecordLane:
     cdef void look_ahead(self, size_t index) noexcept nogil:
         """Asks for the claim table's memory of the records to come, and passes on what was found in this one."""
         cdef const Payload *payloads = <const Payload *>self.payloads.data
+        cdef const Payload *payload
         cdef Ahead *ahead = &self.ahead[index % BUCKETS_AHEAD]
+        cdef size_t line
         self.work.foreseen_at = ahead.key_at
         memcpy(self.work.foreseen, ahead.halves, sizeof(ahead.halves))
+        if index + PAYLOADS_AHEAD < self.count:
+            payload = &payloads[index + PAYLOADS_AHEAD]
+            for line in range(min(payload.nbytes // LINE_NBYTES + 1, <size_t>LINES_MAX)):
+                prefetch(payload.data + line * LINE_NBYTES)
         if index + BUCKETS_AHEAD >= self.count:
             ahead.key_at = 0
             return
-        prefetch(payloads[index + BUCKETS_AHEAD].data)
-        prefetch(payloads[index + ENTRIES_AHEAD].data + LINE_NBYTES)
-        prefetch(payloads[index + ENTRIES_AHEAD].data + 2 * LINE_NBYTES)
         if self.table == NULL or self.keyed:
             return
         ahead = &self.ahead[(index + ENTRIES_AHEAD) % BUCKETS_AHEAD]

@@ -34,7 +34,7 @@ from pipeline.metrics import Metrics
 from pipeline.native import BlockBuilder
 from pipeline.offsets import RETRY_WAIT_MS_MAX, Offsets
 from pipeline.patience import Patience
-from pipeline.planning import native_lane
+from pipeline.planning import Planned, native_lane
 from pipeline.preflight import Status, table_faults
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
@@ -164,6 +164,9 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
         )
         dead_letters.check()
     lanes = {topic: _lane(topic, contract, config, Dedup(NO_DEDUP)) for topic, contract in loaded.items()}
+    for topic, lane in lanes.items():
+        if lane.left:
+            log.info("%s: left to msgspec, which costs more: %s", topic, "; ".join(lane.left))
     return Assembly(
         config=config,
         clock=clock,
@@ -285,5 +288,5 @@ def _lane(topic: str, contract: Contract, config: Config, dedup: Dedup) -> Lane:
         names = tuple(column.name for column in target.columns)
         targets.append((row_type, Target(topic, target.table, names, builder)))
     decoder = Decoder(contract, config.limits.record_bytes_max, config.dead_letters.tombstones)
-    fast = native_lane(contract, targets).lane if config.decode.lane == "native" else None
-    return Lane(contract, decoder, targets, dedup, fast)
+    planned = native_lane(contract, targets) if config.decode.lane == "native" else Planned(None, ())
+    return Lane(contract, decoder, targets, dedup, *planned)

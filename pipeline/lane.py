@@ -81,8 +81,11 @@ class Lane:
         targets: Sequence[tuple[type, Target]],
         dedup: Dedup,
         fast: native.RecordLane | None = None,
+        left: tuple[str, ...] = (),
     ) -> None:
         self._contract = contract
+        self.left = left
+        """What the native lane leaves to msgspec, and why."""
         self._decoder = decoder
         self._dedup = dedup
         self._fast = fast

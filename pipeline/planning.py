@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,8 +9,6 @@ from pipeline.batch import Target
 from pipeline.contract import Contract
 from pipeline.contract.plan import Unplanned, plans_of
 from pipeline.native import Recipe, RecordLane
-
-log = logging.getLogger(__name__)
 
 
 class Planned(NamedTuple):

@@ -75,7 +75,6 @@ def search(seed: int, seconds: float, tell: Callable[[Totals], None]) -> tuple[T
                 time.monotonic() - started_s,
             )
             if difference:
-                print(f"contract seed {name}: {difference:.2000}", flush=True)
                 return total, _smallest(name, drawn, lanes, values)
         total = total._replace(handed_over=total.handed_over + lanes.handed_over)
         if time.monotonic() - told_s > 30:
