@@ -32,7 +32,7 @@ faults: build
 
 # The native core with bounds and overflow checks, and with ASan and UBSan, built beside the ordinary one, and its tests.
 # `-p _native` imports the package under test before pytest puts the source tree in front of it.
-NATIVE_TESTS := tests/parity tests/unit/test_native_*.py
+NATIVE_TESTS := tests/parity tests/fuzz tests/unit/test_native_*.py
 debug: build
 	PENSTOCK_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug --build-temp build/debug-o
 	PENSTOCK_NATIVE_BUILD=build/debug PYTHONPATH=build/debug $(BIN)/pytest -p _native $(NATIVE_TESTS)

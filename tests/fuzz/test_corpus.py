@@ -19,7 +19,7 @@ from tests.fuzz.lanes import Lanes
 from tests.fuzz.search import search
 
 CORPUS = json.loads(Path(__file__).with_name("corpus.json").read_text(encoding="utf-8"))
-SECONDS = 6.0
+SECONDS = float(os.environ.get("PENSTOCK_FUZZ_SECONDS", "6"))
 
 
 def contract_of(case: dict[str, Any]) -> Contract:
