@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard _native/*.pyx _native/*.pxd _native/*.h)
 STAMP := $(VENV)/.built
 
-.PHONY: build demo test faults debug sanitize fuzz lint bench clean
+.PHONY: build demo test sim faults debug sanitize fuzz lint bench measure gate gate-record clean
 build: $(STAMP)
 
 $(VENV)/bin/python:
@@ -29,6 +29,11 @@ MINUTES ?= 5
 PROTOCOL ?= classic
 faults: build
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --protocol $(PROTOCOL) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# The whole worker over models of Kafka and ClickHouse: make sim SEEDS=20000, or SECONDS=120, and FIRST=n to repeat.
+sim: build
+	$(BIN)/python -m tests.simulation.runner $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	$(if $(FIRST),--first $(FIRST))
 
 # The native core with bounds and overflow checks, and with ASan and UBSan, built beside the ordinary one, and its tests.
 # `-p _native` imports the package under test before pytest puts the source tree in front of it.
@@ -58,6 +63,20 @@ lint: build
 bench: build
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 	$(BIN)/penstock bench
+
+# Everything that is measured, with the page and the chart that the documentation shows. Takes a quarter of an hour.
+measure: build
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/penstock bench --all --json --svg docs/measured.svg --markdown docs/measured.md
+
+# Fails when the kernels need more instructions, or a worker more CPU against the floor, than benchmarks/recorded.json says.
+RECORDED := benchmarks/recorded.json
+gate: build
+	$(BIN)/python -m pipeline.bench.gate $(RECORDED)
+
+# make gate-record REASON="why the recorded values change"; commit the file by itself, with the same words.
+gate-record: build
+	$(BIN)/python -m pipeline.bench.gate $(RECORDED) --record "$(REASON)"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info _native/*.so _native/*.c

@@ -2,12 +2,12 @@
 
 cimport cython
 from cpython cimport array
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport INT64_MAX, int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport strncpy
+from libc.string cimport memcpy, strncpy
 
 import array as _array
 
@@ -253,6 +253,24 @@ cdef class Run:
     @property
     def next_offset(self):
         return self.messages[self.count - 1].offset + 1
+
+    def lines(self):
+        """The payloads, each followed by a newline, as one bytes; tombstones are left out."""
+        cdef Py_ssize_t index, size = self.nbytes
+        for index in range(self.count):
+            size += self.messages[index].payload != NULL
+        cdef bytes joined = PyBytes_FromStringAndSize(NULL, size)
+        cdef char *end = PyBytes_AS_STRING(joined)
+        cdef Message *message
+        with nogil:
+            for index in range(self.count):
+                message = self.messages[index]
+                if message.payload != NULL:
+                    memcpy(end, message.payload, message.len)
+                    end += message.len
+                    end[0] = c"\n"
+                    end += 1
+        return joined
 
     cdef list _copy_values(self):
         cdef list values = PyList_New(self.count)

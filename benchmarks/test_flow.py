@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize("reader", ["native", "confluent"])
 def test_flow(stated: Any, benchmark: Any, tmp_path: Path, reader: Any) -> None:
     with stage.opened(tmp_path, Plan(RECORDS, PARTITIONS, reader=reader)) as scene:
-        scene.create_table("t")
+        scene.create_tables("t")
         config = scene.write_config("flow", "t")
         told = benchmark.pedantic(stage.child, ("pipeline.bench.member", str(config)), rounds=1, iterations=1)
         assert told["records"] == RECORDS

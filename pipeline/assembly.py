@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from pipeline import contract as contracts
 from pipeline.batch import Target
-from pipeline.clickhouse import ClickHouse, quote_table
+from pipeline.bounds import Bounds
+from pipeline.clickhouse import ClickHouse
 from pipeline.clock import Clock, SystemClock
 from pipeline.config import parse_start
 from pipeline.config.schema import Config, Route
@@ -28,17 +29,18 @@ from pipeline.errors import ConfigurationError, DependencyDown, Problem, SinkErr
 from pipeline.flow import Event as FlowEvent
 from pipeline.flow import Flow
 from pipeline.intent import Identity, digest
-from pipeline.kafka import Cluster
+from pipeline.kafka import Clients, Cluster
 from pipeline.lane import Lane
 from pipeline.metrics import Metrics
-from pipeline.native import BlockBuilder
+from pipeline.native import BlockBuilder, Column
 from pipeline.offsets import RETRY_WAIT_MS_MAX, Offsets
 from pipeline.patience import Patience
 from pipeline.planning import Planned, native_lane
-from pipeline.preflight import Status, table_faults
+from pipeline.preflight import Status, definition_checks
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
 from pipeline.source import open_source
+from pipeline.threads import Threads
 from pipeline.types import Partition, Source
 from pipeline.window import Window
 
@@ -67,10 +69,24 @@ class Assembly:
     dead_letters: DeadLetters | None
     delivery: Delivery
     config_digest: bytes
+    threads: Threads
+    clients: Clients
+    bounds: Bounds | None = None
+    """Set by `bind`: makes the worker's reading a bounded one."""
 
     @property
     def topics(self) -> list[str]:
-        return [route.topic for route in self.config.routes]
+        return self.bounds.topics if self.bounds is not None else [route.topic for route in self.config.routes]
+
+    @property
+    def salt(self) -> str:
+        """Part of the tokens of new batches; empty but for a replay."""
+        return self.bounds.salt if self.bounds is not None else ""
+
+    def bind(self, bounds: Bounds) -> None:
+        """Bounds the reading. To be called before `flow`."""
+        self.bounds = bounds
+        self.delivery.screen = bounds.screen
 
     def flow(self, post: Callable[[FlowEvent], None]) -> Flow:
         """The data plane with its recovery; they share the claims and nothing else."""
@@ -104,8 +120,21 @@ class Assembly:
             self.open_source,
             self.clock,
             heartbeat,
+            self.bounds,
         )
-        flow = Flow(self.config, live, dedup, recovery, self.open_source, post, self.metrics, self.clock, self.stopping)
+        flow = Flow(
+            self.config,
+            live,
+            dedup,
+            recovery,
+            self.open_source,
+            post,
+            self.metrics,
+            self.clock,
+            self.stopping,
+            self.threads,
+            self.bounds,
+        )
         return flow
 
     def open_source(self) -> Source:
@@ -124,10 +153,16 @@ class Assembly:
         self.cluster.close()
 
     def _lanes(self, dedup: Dedup) -> dict[str, Lane]:
-        return {topic: _lane(topic, contract, self.config, dedup) for topic, contract in self.contracts.items()}
+        with_ids = self.bounds is not None and dedup.key_is_column
+        return {
+            topic: lane_of(topic, contract, self.config, dedup, with_ids=with_ids)
+            for topic, contract in self.contracts.items()
+        }
 
     def _start_positions(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """Where partitions without a committed offset begin (`kafka.start`)."""
+        if self.bounds is not None:
+            return {partition: self.bounds.first(partition) for partition in partitions}
         start = parse_start(self.config.kafka.start)
         if isinstance(start, int):
             return self.offsets.for_times(dict.fromkeys(partitions, start))
@@ -141,8 +176,9 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
     Raises DependencyDown when Kafka or ClickHouse cannot be reached within `wait_s` or refuses our credentials, and
     ConfigurationError with every problem when topics, tables and contracts do not fit together.
     """
-    clock, metrics, stopping = SystemClock(), Metrics(), threading.Event()
-    cluster = Cluster(config.kafka)
+    clock, metrics, threads, clients = SystemClock(), Metrics(), Threads(), Clients()
+    stopping = threads.event()
+    cluster = clients.cluster(config.kafka)
     cluster.wait(wait_s)
     clickhouse = ClickHouse(config.clickhouse)
     loaded = _contracts_once_up(config, clickhouse, cluster, wait_s)
@@ -161,9 +197,10 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
             pipeline=config.name,
             stopping=stopping,
             random=random.Random(),
+            clients=clients,
         )
         dead_letters.check()
-    lanes = {topic: _lane(topic, contract, config, Dedup(NO_DEDUP)) for topic, contract in loaded.items()}
+    lanes = {topic: lane_of(topic, contract, config, Dedup(NO_DEDUP)) for topic, contract in loaded.items()}
     for topic, lane in lanes.items():
         if lane.left:
             log.info("%s: left to msgspec, which costs more: %s", topic, "; ".join(lane.left))
@@ -188,6 +225,8 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
             on_reject=letters.on_reject,
         ),
         config_digest=digest("\n".join(f"{topic} {contract.digest}" for topic, contract in sorted(loaded.items()))),
+        threads=threads,
+        clients=clients,
     )
 
 
@@ -246,18 +285,27 @@ def load_contracts(
     return found
 
 
+def id_columns(target: contracts.Target) -> list[Column]:
+    """The columns of a target that make its event ids and the place of each: what a look-up of ids is asked with."""
+    columns = [column for column in target.columns if column.name in target.key_columns]
+    return columns + [
+        Column(name, contracts.LINEAGE[name][1], contracts.LINEAGE[name][0])
+        for name in ("_partition", "_offset", "_timestamp")
+    ]
+
+
 def _table_problems(config: Config, clickhouse: ClickHouse, table: str, key: str) -> list[Problem]:
     """What `penstock check` calls a problem of the table; what it warns of is logged."""
     try:
-        facts = clickhouse.table_facts(table)
+        found = list(definition_checks(config, clickhouse, table, clickhouse.table_facts(table)))
     except SinkError as error:
         raise DependencyDown(str(error)) from error
     problems = []
-    for status, what, fix in table_faults(config, quote_table(table), facts):
-        if status is Status.PROBLEM:
-            problems.append(Problem(f"{key}.table", repr(table), what, fix))
-        else:
-            log.warning("the table %s %s. %s", table, what, fix)
+    for check in found:
+        if check.status is Status.PROBLEM:
+            problems.append(Problem(f"{key}.table", repr(table), check.text, check.fix))
+        elif check.status is not Status.OK:
+            log.warning("the table %s %s. %s", table, check.text, check.fix)
     return problems
 
 
@@ -278,7 +326,8 @@ def _columns_of(
     return None if missing else tables
 
 
-def _lane(topic: str, contract: Contract, config: Config, dedup: Dedup) -> Lane:
+def lane_of(topic: str, contract: Contract, config: Config, dedup: Dedup, *, with_ids: bool = False) -> Lane:
+    """One topic's lane. `with_ids`: its batches also hold the key and lineage columns by themselves."""
     key_columns_count = bool(dedup.key_is_column)
     targets = []
     for row_type, target in contract.tables.items():
@@ -286,7 +335,8 @@ def _lane(topic: str, contract: Contract, config: Config, dedup: Dedup) -> Lane:
         scope = domain(topic, target.table)
         builder = BlockBuilder(target.columns, key=key, domain=scope, encode_json=contracts.encode_json)
         names = tuple(column.name for column in target.columns)
-        targets.append((row_type, Target(topic, target.table, names, builder)))
+        ids = BlockBuilder(id_columns(target), encode_json=contracts.encode_json) if with_ids else None
+        targets.append((row_type, Target(topic, target.table, names, builder, ids)))
     decoder = Decoder(contract, config.limits.record_bytes_max, config.dead_letters.tombstones)
     planned = native_lane(contract, targets) if config.decode.lane == "native" else Planned(None, ())
     return Lane(contract, decoder, targets, dedup, *planned)

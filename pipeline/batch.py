@@ -23,6 +23,8 @@ class TableBlock(NamedTuple):
     table: str
     columns: tuple[str, ...]
     block: Block
+    ids: Block | None = None
+    """Key and lineage columns of the same rows, where event ids are looked up before the insert."""
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class Counts:
     filtered: int = 0
     stored: int = 0
     """Left out, because the table has them already."""
+    lettered: int = 0
+    """Left out, because the dead-letter topic has them already, though the contract would take them now."""
     rejects: Counter[RejectCode] = field(default_factory=Counter)
 
     def add(self, other: Counts) -> None:
@@ -45,6 +49,7 @@ class Counts:
         self.duplicates += other.duplicates
         self.filtered += other.filtered
         self.stored += other.stored
+        self.lettered += other.lettered
         self.rejects.update(other.rejects)
 
 
@@ -78,9 +83,8 @@ class SealedBatch(Payload):
     @property
     def nbytes(self) -> int:
         """Bytes this batch holds until it is released."""
-        return sum(block.block.nbytes for block in self.blocks) + sum(
-            len(letter.value or b"") for letter in self.letters
-        )
+        blocks = [one for block in self.blocks for one in (block.block, block.ids) if one is not None]
+        return sum(block.nbytes for block in blocks) + sum(len(letter.value or b"") for letter in self.letters)
 
 
 @dataclass(slots=True)
@@ -91,6 +95,19 @@ class Target:
     table: str
     columns: tuple[str, ...]
     builder: BlockBuilder
+    ids: BlockBuilder | None = None
+    """Takes the same rows; see `TableBlock.ids`."""
+
+    def discard(self) -> None:
+        """Forgets every row."""
+        self.builder.discard()
+        if self.ids is not None:
+            self.ids.discard()
+
+    def finish(self) -> TableBlock:
+        """Hands every row over and begins anew."""
+        ids = self.ids.finish() if self.ids is not None else None
+        return TableBlock(self.topic, self.table, self.columns, self.builder.finish(), ids)
 
 
 class OpenBatch:
@@ -154,11 +171,7 @@ class OpenBatch:
 
     def seal(self, trigger: str, flow_epoch: int, now_s: float) -> SealedBatch:
         """Hands everything over and begins anew."""
-        blocks = tuple(
-            TableBlock(target.topic, target.table, target.columns, target.builder.finish())
-            for target in self._targets
-            if target.builder.rows
-        )
+        blocks = tuple(target.finish() for target in self._targets if target.builder.rows)
         sealed = SealedBatch(
             flow_epoch=flow_epoch,
             spans=tuple(sorted(self._spans.values())),
@@ -175,5 +188,5 @@ class OpenBatch:
     def discard(self) -> None:
         """Drops everything; the records will be read again."""
         for target in self._targets:
-            target.builder.discard()
+            target.discard()
         self._reset()

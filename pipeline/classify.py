@@ -113,9 +113,7 @@ DATA: dict[int, str] = {
 _TABLE_CHANGED = "Compare the table with the contract: `penstock check`"
 _CREDENTIALS = "Check clickhouse.username and the password"
 _SETTINGS = "Look at clickhouse.settings and at the limits of the user's settings profile"
-_GRANT = (
-    "Grant the user INSERT and SELECT on the table, and SELECT on system.tables, system.columns and system.settings"
-)
+_GRANT = "Grant the user what `penstock check --privileges` prints"
 
 STOP: dict[int, tuple[str, str]] = {
     8: ("THERE_IS_NO_COLUMN", _TABLE_CHANGED),

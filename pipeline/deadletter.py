@@ -19,14 +19,14 @@ from functools import partial
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from pipeline.clock import Clock
 from pipeline.config.schema import Kafka
 from pipeline.errors import ConfigurationError, DependencyDown, PipelineStopped, Problem, RejectLimitExceeded
-from pipeline.kafka import Cluster, Troubles, properties, trouble_of
+from pipeline.kafka import Clients, Troubles, properties, trouble_of
 from pipeline.kafka import log as kafka_log
-from pipeline.letter import Message, message, pointer, record_of
+from pipeline.letter import Message, message, pointer, record_of, stage_of
 from pipeline.patience import Patience, Stopping
 from pipeline.types import DeadLetter, Partition, Span
 
@@ -126,9 +126,11 @@ class DeadLetters:
         pipeline: str,
         stopping: threading.Event,
         random: Random,
+        clients: Clients,
         wait_ms_max: int = 10_000,
     ) -> None:
         self._kafka = kafka
+        self._clients = clients
         self._topic = topic
         self._clock = clock
         self._pipeline = pipeline
@@ -147,7 +149,7 @@ class DeadLetters:
 
     def check(self) -> None:
         """Raises ConfigurationError when the topic is missing, DependencyDown when no broker answers."""
-        cluster = Cluster(self._kafka)
+        cluster = self._clients.cluster(self._kafka)
         try:
             exists = cluster.topic_exists(self._topic)
         finally:
@@ -171,8 +173,11 @@ class DeadLetters:
                         "Raise its max.message.bytes to 65536 at least"
                     )
 
-    def written(self, spans: Sequence[Span], since_ms: int) -> set[tuple[Partition, int]]:
-        """Which records of the spans have a letter of this pipeline, written at `since_ms` or later. Reads headers only."""
+    def written(self, spans: Sequence[Span], since_ms: int) -> dict[tuple[Partition, int], str]:
+        """The records of the spans with a letter of this pipeline, written at `since_ms` or later, and the stage of each.
+
+        Reads headers only.
+        """
         ranges: dict[Partition, list[tuple[int, int]]] = {}
         for partition, first, next_offset in spans:
             ranges.setdefault(partition, []).append((first, next_offset))
@@ -273,7 +278,7 @@ class DeadLetters:
                 conf |= {"topic.metadata.propagation.max.ms": 5_000, "error_cb": self._troubles}
                 self._troubles.last = None
                 self._topic_id = self._present_topic_id()
-                self._producer = Producer(conf, logger=kafka_log)
+                self._producer = self._clients.producer(conf, logger=kafka_log)
             return self._producer
 
     def _topic_made_anew(self) -> bool:
@@ -282,7 +287,7 @@ class DeadLetters:
         return present not in ("", self._topic_id)
 
     def _present_topic_id(self) -> str:
-        cluster = Cluster(self._kafka, timeout_s=TOPIC_ID_S_MAX)
+        cluster = self._clients.cluster(self._kafka, timeout_s=TOPIC_ID_S_MAX)
         try:
             return cluster.topic_ids([self._topic])[self._topic]
         except DependencyDown:
@@ -308,24 +313,27 @@ class DeadLetters:
     def _arrived(self, letters: Sequence[DeadLetter], since_ms: int) -> set[tuple[Partition, int]]:
         """Which of these letters, given back with their fate unknown, are in the topic."""
         records = {_record(letter) for letter in letters}
-        return self._found(lambda partition, offset: (partition, offset) in records, since_ms) if records else set()
+        return (
+            set(self._found(lambda partition, offset: (partition, offset) in records, since_ms)) if records else set()
+        )
 
-    def _found(self, wanted: Callable[[Partition, int], bool], since_ms: int) -> set[tuple[Partition, int]]:
-        def search() -> set[tuple[Partition, int]]:
-            return {record for record in self._search(since_ms) if wanted(*record)}
+    def _found(self, wanted: Callable[[Partition, int], bool], since_ms: int) -> dict[tuple[Partition, int], str]:
+        def search() -> dict[tuple[Partition, int], str]:
+            return {record: stage for record, stage in self._search(since_ms) if wanted(*record)}
 
         def outage(error: Exception) -> tuple[str, str] | None:
             return ("kafka", str(error)) if isinstance(error, DependencyDown) else None
 
         return self._patience.until_done(f"searching the dead-letter topic {self._topic}", search, outage)
 
-    def _search(self, since_ms: int) -> Iterator[tuple[Partition, int]]:
-        """The records that letters of this pipeline stand for, from `since_ms` to the end the topic had when asked.
+    def _search(self, since_ms: int) -> Iterator[tuple[tuple[Partition, int], str]]:
+        """The records that letters of this pipeline stand for, and their stages, from `since_ms` to the end of the topic.
 
         Raises DependencyDown when the brokers fall silent, after which the search begins anew.
         """
         bounds = self._bounds(since_ms)
-        consumer = Consumer({**properties(self._kafka, "source"), "error_cb": self._troubles}, logger=kafka_log)
+        conf: dict[str, Any] = {**properties(self._kafka, "source"), "error_cb": self._troubles}
+        consumer = self._clients.consumer(conf, logger=kafka_log)
         try:
             consumer.assign([TopicPartition(self._topic, number, first) for number, (first, _) in bounds.items()])
             heard_s = self._clock.monotonic_s()
@@ -341,7 +349,7 @@ class DeadLetters:
                     if error is not None and error.code() != KafkaError._PARTITION_EOF:
                         raise DependencyDown(trouble_of(error).message(self._kafka.brokers))
                     if error is None and (record := record_of(one.headers(), self._pipeline)) is not None:
-                        yield record
+                        yield record, stage_of(one.headers())
                     if number in bounds and (error is not None or _offset(one) + 1 >= bounds[number][1]):
                         del bounds[number]
         finally:
@@ -349,7 +357,7 @@ class DeadLetters:
 
     def _bounds(self, since_ms: int) -> dict[int, tuple[int, int]]:
         """For each partition with letters since then: the first offset to read, and the end."""
-        cluster = Cluster(self._kafka)
+        cluster = self._clients.cluster(self._kafka)
         try:
             partitions = [Partition(self._topic, number) for number in range(cluster.topic_partitions(self._topic))]
             marks = cluster.watermarks(partitions)

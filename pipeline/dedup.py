@@ -22,6 +22,9 @@ from pipeline.types import Partition, Records
 
 GENERATIONS = 8
 """The window is dropped in this many parts; a part goes when its last record is older than the window."""
+OUTAGE_MS = 120_000
+"""Claims are kept for so long beyond the window: a partition at its end, for which the window does not wait, may fall behind
+the others while its leader is away."""
 SAMPLE_RECORDS = 64
 """Timestamps of a run that are looked at."""
 KEY = "@key"
@@ -43,8 +46,9 @@ class Dedup:
         self._ends_ms: deque[int] = deque(maxlen=GENERATIONS - 1)
         """The latest record time in each generation that has ended and is still held, the oldest first."""
         self._rotations = 0
-        self._restored: set[Partition] = set()
-        """Partitions whose claims were read back and of which no record has come yet."""
+        self._awaited: dict[Partition, bool] = {}
+        """Partitions whose reading has begun and of which no record has come yet, and whether claims of theirs were read back.
+        Where they are in time is not known, so nothing is dropped."""
         self.claims: ClaimTable | None = None
         if config.key:
             self.claims = ClaimTable(config.ids_max, secret=secrets.token_bytes(16), generations=GENERATIONS)
@@ -65,6 +69,7 @@ class Dedup:
         if self.claims is not None:
             identity = self._identities.setdefault(partition, len(self._identities))
             self._slots[partition] = self.claims.open_slot(identity)
+            self._awaited[partition] = False
 
     def freeze(self, partition: Partition, void_from: int) -> None:
         """The reading ended: claims at `void_from` and beyond are void."""
@@ -108,9 +113,9 @@ class Dedup:
             return
         self._note_rotations(self.claims.rotations)
         latest_ms = max(self._latest_ms, sample[(len(sample) - 1) * 9 // 10])
-        self._date_restored(partition, latest_ms)
+        self._has_come(partition, latest_ms)
         self._reached_ms.setdefault(partition, median_ms)
-        if not self._restored:
+        if not self._awaited:
             self._drop_until(min(self._reached_ms.values()))
         self._reached_ms[partition] = median_ms
         self._begun_ms = self._begun_ms or median_ms
@@ -121,18 +126,17 @@ class Dedup:
     def rest(self, partition: Partition) -> None:
         """The partition has no record left for now, or cannot be read: the window does not wait for it."""
         self._reached_ms.pop(partition, None)
-        self._date_restored(partition, self._latest_ms)
+        self._has_come(partition, self._latest_ms)
 
-    def _date_restored(self, partition: Partition, time_ms: int) -> None:
+    def _has_come(self, partition: Partition, time_ms: int) -> None:
         """Claims read back have no time of their own; they pass for as old as the first record that follows them."""
-        if partition in self._restored:
-            self._restored.discard(partition)
+        if self._awaited.pop(partition, False):
             self._latest_ms = time_ms
             self._ends_ms = deque((max(end_ms, time_ms) for end_ms in self._ends_ms), GENERATIONS - 1)
 
     def _drop_until(self, now_ms: int) -> None:
         """Drops the generations whose latest record is a window or more before `now_ms`."""
-        expired_ms = now_ms - self._config.window_s * 1000
+        expired_ms = now_ms - self._config.window_s * 1000 - OUTAGE_MS
         if 0 < self._latest_ms <= expired_ms:
             for _ in range(GENERATIONS):
                 self._rotate()
@@ -152,6 +156,12 @@ class Dedup:
             self._begun_ms = self._latest_ms
         self._rotations = rotations
 
+    def restart_time(self) -> None:
+        """The records that follow may be older than those before: of another partition, read after it."""
+        self._reached_ms.clear()
+        self._ends_ms.clear()
+        self._latest_ms = self._begun_ms = 0
+
     def restore(self, rows: bytes, key_types: Sequence[str], partition: Partition, domain: bytes) -> int:
         """Claims ids read back from a table, as RowBinary rows of (key columns, Int32 partition, Int64 offset), oldest first.
 
@@ -159,7 +169,7 @@ class Dedup:
         """
         if self.claims is None:
             return 0
-        self._restored.add(partition)
+        self._awaited[partition] = True
         return self.claims.restore(rows, key_types, {partition.number: self._slots[partition]}, domain)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from pipeline import spans as span_reader
 from pipeline.batch import TableBlock
 from pipeline.deadletter import DeadLetters
-from pipeline.errors import RejectLimitExceeded, invariant
+from pipeline.errors import RejectLimitExceeded
 from pipeline.intent import Identity, token
 from pipeline.lane import Lane
 from pipeline.sink import Sink, Write
@@ -36,6 +36,8 @@ class Delivery:
         self._lanes = lanes
         self._open_source = open_source
         self._on_reject = on_reject
+        self.screen: Callable[[TableBlock, tuple[Span, ...]], TableBlock] | None = None
+        """Takes rows out of a block right before its insert; for a bounded reading (`Bounds.screen`)."""
 
     def deliver(
         self,
@@ -48,18 +50,22 @@ class Delivery:
         look: int = 0,
         written: Collection[tuple[Partition, int]] = frozenset(),
     ) -> int:
-        """Inserts every block under the token of (pipeline, table, spans); returns how many rows ClickHouse refused as data.
+        """Inserts every block under the token of (pipeline, table, spans); returns how many rows are not in the tables by it:
+        ClickHouse refused them as data, or the screen took them out.
 
         `salt` and `look` become part of the tokens, see `intent.token`. `written`: records that have a letter already; a row
         of theirs that is refused again needs no other. Raises SinkError when ClickHouse must not be asked
         again, RejectLimitExceeded when a row is refused and the configuration gives rejects no place.
         """
         refused: list[tuple[Partition, int, Reject]] = []
+        screened = 0
         for block in blocks:
-            refused += self._sink.insert(self._write(spans, block, salt, look))
+            left = block if self.screen is None else self.screen(block, spans)
+            screened += block.block.rows - left.block.rows
+            refused += self._sink.insert(self._write(spans, left, salt, look))
         unwritten = [one for one in refused if one[:2] not in written]
         self.write_letters([*letters, *self._letters_of(unwritten, heartbeat)])
-        return len(refused)
+        return len(refused) + screened
 
     def write_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Acts on rejects as the configuration says: write them, drop them, or stop."""
@@ -90,7 +96,11 @@ class Delivery:
             for records, first, cut in span_reader.read(self._open_source, spans, heartbeat)
             for index in range(first, cut)
         ]
-        invariant(len(letters) == len(wanted), f"{len(wanted)} refused records, {len(letters)} read again")
+        for partition, offset in wanted.keys() - {(letter.partition, letter.offset) for letter in letters}:
+            # Compaction has removed it since it was read; its letter says so.
+            letters.append(
+                self._lanes(partition.topic).letter_without_record(partition, offset, wanted[partition, offset])
+            )
         return letters
 
 

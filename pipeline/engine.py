@@ -104,9 +104,12 @@ class _Outstanding:
 class Engine:
     """One worker's side of the protocol. Every method returns the commands to carry out, in order. Not thread-safe."""
 
-    def __init__(self, identity: Identity, config_digest: bytes, clock: Clock, *, advance_ms_max: int) -> None:
+    def __init__(
+        self, identity: Identity, config_digest: bytes, clock: Clock, *, advance_ms_max: int, salt: str = ""
+    ) -> None:
         self._identity = identity
         self._config = config_digest
+        self._salt = salt
         self._clock = clock
         self._advance_s = advance_ms_max / 1000
         self._held: dict[Partition, _Held] = {}
@@ -282,7 +285,7 @@ class Engine:
         for batch in self._batches.values():
             if batch.status is not Status.SEALED:
                 continue
-            batch.intent = Intent(batch.spans, now_ms, self._config)
+            batch.intent = Intent(batch.spans, now_ms, self._config, self._salt)
             if not self._fits([*found, batch]):
                 invariant(
                     bool(self._in_flight()) or bool(found),
@@ -384,10 +387,19 @@ class Engine:
         `gone` maps partitions that are no longer held to their durable offset.
         """
         out: list[Command] = []
+        dropping = False
         for number, batch in list(self._batches.items()):
             if batch.status is Status.SEALED:
-                del self._batches[number]
+                dropping = True
                 out.append(Release(batch.payload))
+            if dropping:
+                # An empty batch behind an undeclared one is durable already. It goes too: reading on after it would pass
+                # over the records before it.
+                invariant(
+                    batch.status is Status.SEALED or batch.intent is None,
+                    f"batch {number} is {batch.status.name} behind an undeclared one",
+                )
+                del self._batches[number]
         reach: dict[Partition, int] = {}
         for batch in self._batches.values():
             reach.update({span.partition: span.next for span in self._owned_spans(batch)})

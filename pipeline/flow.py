@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.batch import OpenBatch, SealedBatch
+from pipeline.bounds import Bounds
 from pipeline.clock import Clock
 from pipeline.commands import Discard, Prepare, Read, Release
 from pipeline.config.schema import Config
@@ -20,10 +22,11 @@ from pipeline.deadletter import RatioLimit
 from pipeline.dedup import Dedup
 from pipeline.delivery import no_place_for
 from pipeline.errors import PenstockError, RejectLimitExceeded, invariant
-from pipeline.lane import Lane, LeftOut
+from pipeline.lane import Lane, LeftOut, Ranges
 from pipeline.metrics import Metrics
-from pipeline.patience import Stopping
+from pipeline.patience import Stopping, beating
 from pipeline.recovery import Prepared, Recovery
+from pipeline.threads import Threads
 from pipeline.types import DeadLetter, Partition, PartitionEnd, Records, Source, SourceFault
 
 log = logging.getLogger(__name__)
@@ -108,7 +111,12 @@ class Flow:
         metrics: Metrics,
         clock: Clock,
         stopping: threading.Event,
+        threads: Threads,
+        bounds: Bounds | None = None,
     ) -> None:
+        self._bounds = bounds
+        self._turn: Partition | None = None
+        """With bounds: the partition that is read now."""
         self._config = config
         self._lanes = lanes
         self._dedup = dedup
@@ -118,7 +126,8 @@ class Flow:
         self._metrics = metrics
         self._clock = clock
         self._stopping = stopping
-        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._threads = threads
+        self._commands: queue.SimpleQueue[Command] = threads.queue()
         self._batch = OpenBatch([target for lane in lanes.values() for target in lane.targets], config.batch)
         self._budget = Budget(config)
         self._ratio = RatioLimit(config.dead_letters.ratio_max, config.dead_letters.ratio_records)
@@ -135,16 +144,18 @@ class Flow:
         self.last_timestamp_ms: dict[Partition, int] = {}
         self._warm_ms: dict[Partition, int] = {}
         """With a cold window: the record time from which a partition's window has filled."""
-        self._thread = threading.Thread(target=self._run, name="data-plane", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = self._threads.start(self._run, "data-plane")
 
     def tell(self, command: Command) -> None:
         """Queues a command; commands are obeyed in order."""
         self._commands.put(command)
 
     def join(self, timeout_s: float) -> bool:
+        if self._thread is None:
+            return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -208,7 +219,7 @@ class Flow:
             case Read(positions, flow_epoch):
                 invariant(flow_epoch == self._epoch, f"read for flow epoch {flow_epoch}, this is {self._epoch}")
                 self._positions |= positions
-                source.assign(self._readable())
+                self._assign(source)
             case Discard():
                 self._discard(command, source)
             case Drain():
@@ -223,12 +234,17 @@ class Flow:
             self.halted.pop(partition, None)
             self.last_timestamp_ms.pop(partition, None)
             self._warm_ms.pop(partition, None)
+            if partition == self._turn:
+                self._turn = None
         for partition, position in command.positions.items():
             if position != self._positions.get(partition):
                 self._dedup.reopen(partition, position)
+            # Until then what was left out may have to be left out again.
+            if (left_out := self._left_out.get(partition)) and position >= left_out.stored.end:
+                del self._left_out[partition]
         self._positions = dict(command.positions)
         self.at_end &= self._positions.keys()
-        source.assign({} if self._draining else self._readable())
+        self._assign(source)
 
     def _drain(self, source: Source) -> None:
         self._draining = True
@@ -237,16 +253,32 @@ class Flow:
             self._seal("shutdown")
         self._post(FlowDrained())
 
-    def _readable(self) -> dict[Partition, int]:
-        return {partition: position for partition, position in self._positions.items() if partition not in self.halted}
+    def _assign(self, source: Source) -> None:
+        """Reads every position from now on; of a bounded reading the one whose turn it is."""
+        readable = {p: position for p, position in self._positions.items() if p not in self.halted}
+        if self._bounds is not None:
+            self.at_end = {p for p, position in self._positions.items() if position >= self._bounds.end(p)}
+            readable = self._bounds.turn(readable)
+            self._take_turn(next(iter(readable.items()), None))
+        source.assign({} if self._draining else readable)
+
+    def _take_turn(self, turn: tuple[Partition, int] | None) -> None:
+        if turn is not None and turn[0] != self._turn:
+            self._turn = turn[0]
+            self._dedup.restart_time()
+            self._recovery.warm({turn[0]: turn[1]})
 
     # Reading
 
     def _read(self, source: Source) -> None:
         if self._draining or not self._positions or self._budget.used_up():
             return
+        records_max = self._records_max()
+        if not records_max:
+            self._stopping.wait(POLL_S)
+            return
         started_s = self._clock.monotonic_s()
-        events = source.poll(self._records_max(), POLL_S)
+        events = source.poll(records_max, POLL_S)
         self._metrics.stage_seconds("source", self._clock.monotonic_s() - started_s)
         for event in events:
             if isinstance(event, SourceFault):
@@ -255,12 +287,17 @@ class Flow:
                 self._end(event)
             else:
                 self._take(event)
+        if self._bounds is not None and self._turn is not None and self._turn not in self.at_end:
+            position = self._positions.get(self._turn)
+            if position is not None and position >= self._bounds.end(self._turn):
+                self._assign(source)
 
     def _records_max(self) -> int:
         """As many records as fit into the room the batch has left, judged by the size of the recent ones."""
         batch, limits = self._config.batch, self._config.limits
         room = min(batch.rows_max - self._batch.rows, int((batch.bytes_max - self._batch.nbytes) / self._record_bytes))
-        return max(1, min(room, limits.poll_records_max))
+        records_max = max(1, min(room, limits.poll_records_max))
+        return records_max if self._bounds is None else min(records_max, self._bounds.allowance())
 
     def _take(self, records: Records) -> None:
         partition = records.partition
@@ -268,26 +305,43 @@ class Flow:
         if position is None or partition in self.halted:
             return
         invariant(records.offsets[0] >= position, f"{partition}: read offset {records.offsets[0]}, expected {position}")
+        cut, next_offset = self._within(records)
+        if next_offset <= position:
+            return
         if not self._batch.has_room_for(partition):
             self._seal("partitions")
         started_s = self._clock.monotonic_s()
         self._dedup.pass_time(partition, records.timestamps)
-        left_out = self._left_out.get(partition)
-        if left_out is not None and self._dedup.enabled:
+        left_out = self._to_leave_out(partition, position, next_offset)
+        if left_out is not None and records.offsets[0] >= left_out.stored.end:
+            left_out = None
+        if left_out is not None and self._dedup.enabled and self._bounds is None:
             # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.
             self._recovery.claim(records, 0, len(records), left_out.stored)
-        taken = self._lanes[partition.topic].take(records, 0, len(records), left_out)
+        taken = self._lanes[partition.topic].take(records, 0, cut, left_out)
         self._metrics.stage_seconds("decode", self._clock.monotonic_s() - started_s)
         self._count_cold(records)
         self._judge(taken.letters)
         self._ratio.add(taken.counts.records, len(taken.letters))
-        self._batch.cover(partition, position, records.next_offset, started_s)
+        self._batch.cover(partition, position, next_offset, started_s)
         self._batch.add(taken)
-        self._positions[partition] = records.next_offset
+        self._positions[partition] = next_offset
         self.last_timestamp_ms[partition] = records.timestamps[-1]
         self._record_bytes += 0.1 * (max(1.0, records.nbytes / len(records)) - self._record_bytes)
-        if left_out is not None and records.next_offset >= left_out.stored.end:
-            del self._left_out[partition]
+
+    def _within(self, records: Records) -> tuple[int, int]:
+        """How many of the records are read, and the offset after them; fewer only at the end of a bounded reading."""
+        if self._bounds is None:
+            return len(records), records.next_offset
+        self._bounds.spend(len(records))
+        end = self._bounds.end(records.partition)
+        return bisect_left(records.offsets, end), min(records.next_offset, end)
+
+    def _to_leave_out(self, partition: Partition, position: int, next_offset: int) -> LeftOut | None:
+        if self._bounds is None:
+            return self._left_out.get(partition)
+        with beating(self.heartbeat):
+            return LeftOut(Ranges(self._bounds.settled(partition, position, next_offset)))
 
     def _count_cold(self, records: Records) -> None:
         """Records read before the window of their partition has filled, when it is not rebuilt."""
@@ -307,12 +361,16 @@ class Flow:
         position = self._positions.get(end.partition)
         if position is None:
             return
-        self.at_end.add(end.partition)
         self._dedup.rest(end.partition)
-        if end.next_offset > position and self._batch.has_room_for(end.partition):
+        next_offset = end.next_offset
+        if self._bounds is None:
+            self.at_end.add(end.partition)
+        else:
+            next_offset = min(next_offset, self._bounds.end(end.partition))
+        if next_offset > position and self._batch.has_room_for(end.partition):
             # Offsets without records (transaction markers, compaction) are part of the span too.
-            self._batch.cover(end.partition, position, end.next_offset, self._clock.monotonic_s())
-            self._positions[end.partition] = end.next_offset
+            self._batch.cover(end.partition, position, next_offset, self._clock.monotonic_s())
+            self._positions[end.partition] = next_offset
 
     def _halt(self, fault: SourceFault, source: Source) -> None:
         """Stops one partition, loudly; the others go on."""
@@ -327,7 +385,7 @@ class Flow:
             fault.name,
             fault.detail,
         )
-        source.assign(self._readable())
+        self._assign(source)
 
     # Sealing
 

@@ -17,7 +17,7 @@ from pipeline.batch import Counts, Taken, Target
 from pipeline.contract import Contract
 from pipeline.decode import Decoder
 from pipeline.dedup import Dedup
-from pipeline.types import DeadLetter, Records, Reject, RejectCode, Stage
+from pipeline.types import DeadLetter, Partition, Records, Reject, RejectCode, Stage
 
 
 class Ranges:
@@ -55,11 +55,24 @@ class Ranges:
         return self._next[-1] if self._next else 0
 
 
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Half-open ranges without overlaps."""
+    result: list[tuple[int, int]] = []
+    for first, next_ in sorted(ranges):
+        if result and first <= result[-1][1]:
+            result[-1] = result[-1][0], max(result[-1][1], next_)
+        else:
+            result.append((first, next_))
+    return result
+
+
 class LeftOut(NamedTuple):
     """What must not be written again: rows the tables have, letters the dead-letter topic has."""
 
     stored: Ranges
     written: frozenset[int] = frozenset()
+    rejected: frozenset[int] = frozenset()
+    """Records that were refused before they became rows; the contract of today may take them."""
 
 
 class _Fates:
@@ -69,6 +82,7 @@ class _Fates:
         self.rejects: list[tuple[int, Reject]] = []
         self.filtered = 0
         self.stored = 0
+        self.lettered = 0
 
 
 class Lane:
@@ -83,15 +97,16 @@ class Lane:
         fast: native.RecordLane | None = None,
         left: tuple[str, ...] = (),
     ) -> None:
-        self._contract = contract
-        self.left = left
-        """What the native lane leaves to msgspec, and why."""
+        self._contract_name = f"{contract.name}@{contract.version}" if contract.version else contract.name
         self._decoder = decoder
         self._dedup = dedup
         self._fast = fast
+        self.left = left
+        """What the native lane leaves to msgspec, and why."""
         self.handed_over = 0
         """Records that the native lane was not sure of, since the start."""
         self._builders = {row_type: target.builder for row_type, target in targets}
+        self._ids = {row_type: target.ids for row_type, target in targets if target.ids is not None}
         self.targets = tuple(target for _, target in targets)
 
     def take(self, records: Records, first: int, cut: int, left_out: LeftOut | None) -> Taken:
@@ -109,15 +124,19 @@ class Lane:
         stored = left_out.stored if left_out is not None and cut > first else None
         if stored is not None and run.offsets[0] >= stored.end:
             stored = None
-        take = self._by_msgspec if self._fast is None else self._natively
-        fates = take(records, first, run, keys, statuses, stored)
+        rejected = left_out.rejected if left_out is not None else frozenset()
+        if self._fast is None or self._ids or rejected:
+            fates = self._by_msgspec(records, first, run, keys, statuses, stored, rejected)
+        else:
+            fates = self._natively(records, first, run, keys, statuses, stored)
         counts = Counts(
             records=cut - first,
-            nbytes=records.nbytes,
+            nbytes=records.nbytes if whole else _nbytes(records, first, cut),
             rows=statuses.count(native.APPENDED),
             duplicates=statuses.count(native.DUPLICATE),
             filtered=fates.filtered,
             stored=fates.stored,
+            lettered=fates.lettered,
         )
         letters = [
             self._letter(records, first + index, reject) for index, reject in sorted(fates.rejects, key=itemgetter(0))
@@ -134,6 +153,7 @@ class Lane:
         keys: list[bytes | None] | None,
         statuses: bytearray,
         stored: Ranges | None,
+        rejected: frozenset[int],
     ) -> _Fates:
         """Every record at once: all are decoded, then all are claimed and appended."""
         fates = _Fates()
@@ -141,7 +161,11 @@ class Lane:
         rows, fates.rejects, fates.filtered = self._decoder.decode(values, largest_bytes=records.largest_bytes)
         if stored is not None:
             fates.rejects = self._leave_out(rows, fates.rejects, run.offsets, stored, fates)
+        if rejected:
+            self._leave_out_rejected(rows, run.offsets, rejected, fates)
         refusals = native.append(self._builders, rows, run, self._dedup.claims, keys, statuses)
+        if self._ids:
+            self._append_ids(rows, run, statuses)
         fates.rejects += [(refusal.index, _refused(refusal)) for refusal in refusals]
         return fates
 
@@ -191,6 +215,16 @@ class Lane:
         """The dead letter of one record."""
         return self._letter(records, index, reject)
 
+    def _append_ids(self, rows: list[object | None], run: native.Run, statuses: bytearray) -> None:
+        """The ids of the rows just appended, in the same order."""
+        taken = [row if status == native.APPENDED else None for row, status in zip(rows, statuses, strict=True)]
+        native.append(self._ids, taken, run, None, None, bytearray(len(rows)))
+
+    def letter_without_record(self, partition: Partition, offset: int, reject: Reject) -> DeadLetter:
+        """The dead letter of a record that Kafka does not have any more."""
+        gone = Reject(reject.stage, reject.code, f"{reject.detail}; the record has left the topic since")
+        return DeadLetter(partition, offset, -1, None, None, (), gone, self._contract_name)
+
     @staticmethod
     def _leave_out(
         rows: list[object | None],
@@ -210,13 +244,21 @@ class Lane:
         return [(index, reject) for index, reject in rejects if offsets[index] not in stored]
 
     @staticmethod
+    def _leave_out_rejected(
+        rows: list[object | None], offsets: Sequence[int], rejected: frozenset[int], fates: _Fates
+    ) -> None:
+        for index, offset in enumerate(offsets):
+            if offset in rejected and rows[index] is not None:
+                rows[index] = None
+                fates.lettered += 1
+
+    @staticmethod
     def _without_written(letters: list[DeadLetter], left_out: LeftOut | None) -> list[DeadLetter]:
         if left_out is None or not left_out.written:
             return letters
         return [letter for letter in letters if letter.offset not in left_out.written]
 
     def _letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:
-        contract = self._contract
         return DeadLetter(
             partition=records.partition,
             offset=records.offsets[index],
@@ -225,9 +267,14 @@ class Lane:
             value=records.value(index),
             headers=records.headers(index),
             reject=reject,
-            contract=f"{contract.name}@{contract.version}" if contract.version else contract.name,
+            contract=self._contract_name,
         )
 
 
 def _refused(refusal: native.Refusal) -> Reject:
     return Reject(Stage.COLUMN, RejectCode(refusal.code), f"column {refusal.column}: {refusal.detail}")
+
+
+def _nbytes(records: Records, first: int, cut: int) -> int:
+    """Bytes of a part of the values."""
+    return sum(map(len, filter(None, records.values[first:cut])))

@@ -67,6 +67,12 @@ def record_of(headers: Any, pipeline: str) -> tuple[Partition, int] | None:
         return None
 
 
+def stage_of(headers: Any) -> str:
+    """Where the record of a letter was refused; empty when it does not say."""
+    found = dict(headers or ()).get(PREFIX + "stage")
+    return found.decode("utf-8", "replace") if found is not None else ""
+
+
 def _headers(letter: DeadLetter, pipeline: str) -> list[tuple[str, str | bytes | None]]:
     texts = {
         "topic": letter.partition.topic,

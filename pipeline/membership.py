@@ -20,6 +20,7 @@ from pipeline.clock import Clock
 from pipeline.commands import Assigned, Commit, CommitOutcome
 from pipeline.config.schema import Kafka
 from pipeline.errors import DependencyDown, PenstockError, PipelineStopped
+from pipeline.threads import Threads
 from pipeline.types import Partition
 
 log = logging.getLogger(__name__)
@@ -81,13 +82,17 @@ class Membership:
         post: Callable[[Event], None],
         clock: Clock,
         alive: Callable[[], bool],
+        threads: Threads,
+        clients: kafka.Clients,
     ) -> None:
         self._config = config
         self._topics = list(topics)
         self._post = post
         self._clock = clock
         self._alive = alive
-        self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._threads = threads
+        self._open_consumer = clients.consumer
+        self._requests: queue.SimpleQueue[Callable[[], None]] = threads.queue()
         self._epochs: dict[Partition, int] = {}
         self._epoch = 0
         self._fresh: list[TopicPartition] = []
@@ -96,13 +101,13 @@ class Membership:
         self._leaving = False
         self._rejoin_reason = ""
         """Why to leave and join again as soon as no callback is running; empty when there is no need."""
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="membership", daemon=True)
+        self._stopping = threads.event()
+        self._thread: threading.Thread | None = None
         self._consumer: Consumer | None = None
 
     def start(self) -> None:
         """Joins the group."""
-        self._thread.start()
+        self._thread = self._threads.start(self._run, "membership")
 
     def commit(self, command: Commit) -> None:
         """Queues a commit; answered by one `CommitDone` with its number."""
@@ -119,6 +124,8 @@ class Membership:
     def stop(self, timeout_s: float) -> bool:
         """Leaves the group (a static member just goes) and ends the thread; False when it did not end in time."""
         self._stopping.set()
+        if self._thread is None:
+            return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -143,7 +150,8 @@ class Membership:
             self._post(MembershipFault(PipelineStopped(f"membership: {type(error).__name__}: {error}")))
 
     def _join(self) -> Consumer:
-        consumer = Consumer(kafka.properties(self._config, "membership") | {"error_cb": self._on_error}, logger=log)
+        properties = kafka.properties(self._config, "membership") | {"error_cb": self._on_error}
+        consumer = self._open_consumer(properties, logger=log)
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         return consumer
 

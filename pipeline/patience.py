@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -23,7 +24,8 @@ BEAT_S = 0.5
 """A wait longer than this is cut into pieces, and between them the thread says that it lives (`beating`)."""
 
 log = logging.getLogger(__name__)
-_of_thread = threading.local()
+_heartbeat: ContextVar[Callable[[], None] | None] = ContextVar("heartbeat", default=None)
+"""Of the thread that waits: each begins with a context of its own."""
 
 
 @contextmanager
@@ -32,16 +34,15 @@ def beating(heartbeat: Callable[[], None]) -> Iterator[None]:
 
     A thread that hangs inside an attempt does not beat.
     """
-    before = getattr(_of_thread, "heartbeat", None)
-    _of_thread.heartbeat = heartbeat
+    before = _heartbeat.set(heartbeat)
     try:
         yield
     finally:
-        _of_thread.heartbeat = before
+        _heartbeat.reset(before)
 
 
 def _beat() -> None:
-    heartbeat: Callable[[], None] | None = getattr(_of_thread, "heartbeat", None)
+    heartbeat = _heartbeat.get()
     if heartbeat is not None:
         heartbeat()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline import spans as span_reader
 from pipeline.batch import Counts, OpenBatch
+from pipeline.bounds import Bounds
 from pipeline.clock import Clock
 from pipeline.commands import Prepare
 from pipeline.config.schema import Batch as BatchLimits
@@ -20,10 +21,10 @@ from pipeline.dedup import Dedup
 from pipeline.delivery import Delivery
 from pipeline.errors import PipelineStopped
 from pipeline.intent import Intent
-from pipeline.lane import Lane, LeftOut, Ranges
+from pipeline.lane import Lane, LeftOut, Ranges, merged
 from pipeline.patience import beating
 from pipeline.sink import Sink
-from pipeline.types import Partition, Records, Source, Span
+from pipeline.types import Partition, Records, Source, Span, Stage
 from pipeline.window import Window
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 LOOKS_MAX = 5
 """How often rows are looked for again after an insert before the table is taken for one that does not keep them."""
 OFFSET_MAX = 2**63 - 1
+ORIGIN_OFFSETS = 1_000
+Written = dict[tuple[Partition, int], str]
 _NONE = Ranges(())
 LETTER_MARGIN_MS = 300_000
 """Clocks of workers and brokers may differ by this much when dead letters of a batch are searched by time."""
@@ -62,6 +65,7 @@ class Recovery:
         open_source: Callable[[], Source],
         clock: Clock,
         heartbeat: Callable[[], None],
+        bounds: Bounds | None = None,
     ) -> None:
         self._lanes = lanes
         self._dedup = dedup
@@ -73,6 +77,7 @@ class Recovery:
         self._open_source = open_source
         self._clock = clock
         self._heartbeat = heartbeat
+        self._bounds = bounds
 
     def prepare(self, command: Prepare) -> Prepared:
         """Finishes every declared batch; blocks, with retries, until ClickHouse and Kafka have acknowledged all of it."""
@@ -84,19 +89,23 @@ class Recovery:
         lane = self._lanes[records.partition.topic]
         lane.take(records, first, cut, LeftOut(stored.gaps()))
         for target in lane.targets:
-            target.builder.discard()
+            target.discard()
 
     def _prepare(self, command: Prepare) -> Prepared:
         positions = {p: assigned.offset for p, assigned in command.partitions.items() if assigned.offset is not None}
         missing = [partition for partition in command.partitions if partition not in positions]
         if missing:
             positions |= self._start_positions(missing)
-        touched = {span.partition for intent in command.intents for span in intent.spans} - set(command.partitions)
-        # One that moved here before is being read: its claims go on, and its records are its own when they are read again.
-        foreign = {partition for partition in touched if not self._dedup.reads(partition)}
+        # Where reading again begins: before the position, when a partition has passed a batch that others wait for.
+        again: dict[Partition, int] = {}
+        for span in sorted((span for intent in command.intents for span in intent.spans), reverse=True):
+            # One that moved here before is being read: its claims go on, and its records are its own when they are read again.
+            if span.partition in command.partitions or not self._dedup.reads(span.partition):
+                again[span.partition] = span.first
+        foreign = again.keys() - command.partitions.keys()
         for partition in [*command.partitions, *foreign]:
             self._dedup.open(partition)
-        self._window.rebuild(positions, foreign)
+        self._window.rebuild(positions, again)
         rows = 0
         for intent in command.intents:
             rows += self._finish(intent)
@@ -108,6 +117,11 @@ class Recovery:
         left_out = self._stored_beyond(positions)
         epochs = {partition: assigned.epoch for partition, assigned in command.partitions.items()}
         return Prepared(epochs, positions, left_out, len(command.intents), rows)
+
+    def warm(self, positions: Mapping[Partition, int]) -> None:
+        """Rebuilds the claims of partitions whose turn has come in a bounded reading."""
+        with beating(self._heartbeat):
+            self._window.rebuild(positions, {})
 
     def _finish(self, intent: Intent) -> int:
         """Inserts what is missing of a declared batch, and looks again until nothing is. Returns the rows inserted.
@@ -143,7 +157,7 @@ class Recovery:
             ):
                 _log_finished(intent, sealed.counts, refused)
                 return inserted
-            written |= {(letter.partition, letter.offset) for letter in sealed.letters}
+            written |= {(letter.partition, letter.offset): letter.reject.stage for letter in sealed.letters}
             if refused:
                 written |= self._written(intent)
         raise PipelineStopped(
@@ -169,9 +183,10 @@ class Recovery:
                     "stored; add the lineage columns (`penstock ddl` prints them)"
                 )
 
-    def _tables(self, spans: Sequence[Span]) -> set[str]:
+    def _tables(self, spans: Sequence[Span]) -> list[str]:
+        """In an order of its own, so that a run can be repeated."""
         topics = {span.partition.topic for span in spans}
-        return {target.table for topic in topics for target in self._lanes[topic].targets}
+        return sorted({target.table for topic in topics for target in self._lanes[topic].targets})
 
     def _has_lineage(self, spans: Sequence[Span]) -> bool:
         return all(self._sink.has_lineage(table) for table in self._tables(spans))
@@ -181,7 +196,10 @@ class Recovery:
 
         A worker that died between a table and its view has left the view without the rows. Under the same token the table
         takes the block for the one it has, and the view gets what it misses; without a live token that would double rows.
+        Of a replay's batch, which carries a salt, rows may have been stored by another batch, under another token.
         """
+        if intent.salt:
+            return frozenset()
         age_ms = self._clock.wall_ms() - intent.declared_ms
         tables = self._tables(intent.spans)
         return frozenset(t for t in tables if self._sink.facts(t).views and self._sink.remembers_token(t, age_ms))
@@ -189,30 +207,40 @@ class Recovery:
     def _stored(self, spans: Sequence[Span], but_for: frozenset[str] = frozenset()) -> dict[Partition, Ranges]:
         """The offsets inside the spans that some target table has already."""
         found: dict[Partition, list[tuple[int, int]]] = {}
-        for table in self._tables(spans) - but_for:
-            if self._sink.has_lineage(table):
+        for table in self._tables(spans):
+            if table not in but_for and self._sink.has_lineage(table):
                 for partition, ranges in self._sink.stored(table, spans).items():
                     found.setdefault(partition, []).extend(ranges)
-        return {partition: Ranges(ranges) for partition, ranges in found.items()}
+        if self._bounds is not None:
+            for span in spans:
+                found.setdefault(span.partition, []).extend(self._bounds.settled(*span))
+        return {partition: Ranges(merged(ranges)) for partition, ranges in found.items()}
 
-    def _written(self, intent: Intent) -> set[tuple[Partition, int]]:
+    def _written(self, intent: Intent) -> Written:
+        """The records of the batch that have a letter, and the stage at which each was refused."""
         if self._dead_letters is None:
-            return set()
-        return set(self._dead_letters.written(intent.spans, intent.declared_ms - LETTER_MARGIN_MS))
+            return {}
+        return self._dead_letters.written(intent.spans, intent.declared_ms - LETTER_MARGIN_MS)
 
-    def _read_again(
-        self, spans: Sequence[Span], stored: Mapping[Partition, Ranges], written: set[tuple[Partition, int]]
-    ) -> OpenBatch:
+    def _read_again(self, spans: Sequence[Span], stored: Mapping[Partition, Ranges], written: Written) -> OpenBatch:
         """The batch as its records make it today, without what is stored or written."""
         batch = OpenBatch(
             [target for lane in self._lanes.values() for target in lane.targets], BatchLimits(age_ms_max=OFFSET_MAX)
         )
         letters_of: dict[Partition, set[int]] = {}
-        for partition, offset in written:
+        no_rows_of: dict[Partition, set[int]] = {}
+        for (partition, offset), stage in written.items():
             letters_of.setdefault(partition, set()).add(offset)
+            # A row that ClickHouse refused was in the block, and has to be again, or the block would be cut elsewhere.
+            if stage != Stage.INSERT:
+                no_rows_of.setdefault(partition, set()).add(offset)
         for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat):
             partition = records.partition
-            left_out = LeftOut(stored.get(partition, Ranges(())), frozenset(letters_of.get(partition, ())))
+            left_out = LeftOut(
+                stored.get(partition, Ranges(())),
+                frozenset(letters_of.get(partition, ())),
+                frozenset(no_rows_of.get(partition, ())),
+            )
             taken = self._lanes[partition.topic].take(records, first, cut, left_out)
             batch.cover(partition, records.offsets[first], records.offsets[cut - 1] + 1, 0.0)
             batch.add(taken)
@@ -236,11 +264,19 @@ class Recovery:
 
     def _stored_beyond(self, positions: Mapping[Partition, int]) -> dict[Partition, LeftOut]:
         """Rows beyond the position that are stored: after offsets were set back, they must not be written again."""
-        stored = self._stored(
-            [Span(partition, position, OFFSET_MAX) for partition, position in sorted(positions.items())]
-        )
+        spans = [
+            Span(partition, position, self._look_until(partition, position))
+            for partition, position in positions.items()
+        ]
+        stored = self._stored(sorted(span for span in spans if span.first < span.next))
         self._window.check_origin(stored)
+        if self._bounds is not None:
+            return {}  # Whole stretches of it may be stored: each block is screened right before its insert.
         return {partition: LeftOut(ranges) for partition, ranges in stored.items() if ranges.end}
+
+    def _look_until(self, partition: Partition, position: int) -> int:
+        """How far rows beyond a position are looked for: in a bounded reading, to know whether they are of this topic."""
+        return OFFSET_MAX if self._bounds is None else min(self._bounds.end(partition), position + ORIGIN_OFFSETS)
 
 
 def _log_finished(intent: Intent, counts: Counts, refused: int) -> None:

@@ -5,7 +5,8 @@ block, never makes a token, and never touches Kafka.
 
 An attempt that timed out, or whose answer was lost, may have been applied or may still be running. The same bytes are
 then sent again under the same token: ClickHouse takes a block with a token it has seen for the one it has, whichever of
-the two lands first (`clickhouse` says what keeps attempts from piling up).
+the two lands first (`clickhouse` says what keeps attempts from piling up). When answers stay away for so long that the
+table may have forgotten the token, the rows are looked up first and only those that are missing are sent again.
 
 Bisection. A refused block is cut by its *spans*, not by its row numbers: rows follow their (topic, partition, offset),
 and each half is inserted under the token of its own path ("0", "1", "00", ...). Another worker that recovers the same
@@ -78,6 +79,10 @@ class _Refused(NamedTuple):
     spans: tuple[Span, ...]
     rows: list[int]
     error: ClickHouseError
+
+
+class _TokenForgotten(Exception):
+    """So much time has passed since the first attempt that the table may not know its token any more."""
 
 
 class Sink:
@@ -165,24 +170,55 @@ class Sink:
 
     def _put(self, write: Write, path: str, rows: list[int] | None) -> ClickHouseError | None:
         """Inserts a part of the block, trying until it is acknowledged. Returns the error when it is refused as data."""
+        missing = rows
+        while missing is None or missing:
+            try:
+                self._put_remembered(write, write.token(path), missing)
+                break
+            except _TokenForgotten:
+                missing = self._not_stored(write, missing)
+            except ClickHouseError as error:
+                if error.error_class is ErrorClass.DATA:
+                    return error
+                raise
+        self._metrics.inserted(write.table, write.block.rows if rows is None else len(rows))
+        return None
+
+    def _put_remembered(self, write: Write, token: str, rows: list[int] | None) -> None:
+        """Tries until it is acknowledged, or until the table may have forgotten the token of the first attempt."""
         encoded = self._clickhouse.encode(write.table, write.columns, write.block.native(rows))
-        token = write.token(path)
+        first_s: float | None = None
 
         def attempt() -> None:
+            nonlocal first_s
             started_s = self._clock.monotonic_s()
+            if first_s is None:
+                first_s = started_s
+            elif not self._still_one(write.table, int((started_s - first_s) * 1000)):
+                raise _TokenForgotten
             try:
                 self._clickhouse.insert(encoded, token)
             finally:
                 self._metrics.insert_seconds(write.table, self._clock.monotonic_s() - started_s)
 
-        try:
-            self.patiently(f"inserting into {write.table}", attempt)
-        except ClickHouseError as error:
-            if error.error_class is ErrorClass.DATA:
-                return error
-            raise
-        self._metrics.inserted(write.table, write.block.rows if rows is None else len(rows))
-        return None
+        self.patiently(f"inserting into {write.table}", attempt)
+
+    def _still_one(self, table: str, age_ms: int) -> bool:
+        """Whether another attempt and one of that age are surely one insert. Raises SinkError when nothing can tell."""
+        if self.has_lineage(table):
+            return self.remembers_token(table, age_ms)
+        if (life_ms := self.token_life_ms(table)) and age_ms > life_ms / 2:
+            raise _too_old(table, age_ms)
+        return True
+
+    def _not_stored(self, write: Write, rows: list[int] | None) -> list[int]:
+        stored = self.stored(write.table, write.spans)
+        origins = RowOrigins(write.block)
+        return [
+            row
+            for row in (range(write.block.rows) if rows is None else rows)
+            if not _contains(stored, *origins.of(row))
+        ]
 
     def _bisect(self, write: Write, error: ClickHouseError) -> list[tuple[Partition, int, Reject]]:
         """Writes a refused block but for the rows that ClickHouse refuses one by one."""
@@ -310,6 +346,16 @@ def _view_refuses(table: str, facts: TableFacts, error: ClickHouseError) -> Sink
         f"{name(error.code)}; the views are {', '.join(facts.views)}). Correct the view so that it takes every row of the "
         "table, fill what it misses from the table, and start again",
         code=error.code,
+        retriable=False,
+    )
+
+
+def _too_old(table: str, age_ms: int) -> SinkError:
+    return SinkError(
+        f"an insert into {table} has had no answer for {age_ms // 1000} s, more than half the deduplication window, and the "
+        "table has no lineage columns to look its rows up by. `penstock verify` tells whether it is stored; add the lineage "
+        "columns (`penstock ddl` prints them)",
+        code=0,
         retriable=False,
     )
 

@@ -6,7 +6,7 @@ It fills the claim table and nothing else: it inserts no row, writes no dead let
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline import spans as span_reader
@@ -54,25 +54,27 @@ class Window:
         self._clock = clock
         self._heartbeat = heartbeat
 
-    def rebuild(self, positions: Mapping[Partition, int], foreign: Iterable[Partition]) -> int:
-        """Claims the ids of the window for these partitions; `foreign` ones take part in a recovery and are not read.
+    def rebuild(self, positions: Mapping[Partition, int], again: Mapping[Partition, int]) -> int:
+        """Claims the ids of the window before these positions, and before what is read `again` from an earlier offset.
 
-        Returns the ids read. Retries for as long as ClickHouse or Kafka is away.
+        Partitions in `again` alone take part in a recovery and are not read on. Returns the ids read. Retries for as long as
+        ClickHouse or Kafka is away.
         """
         if not self._dedup.enabled or self._config.rebuild == "cold":
             return 0
         started_s = self._clock.monotonic_s()
         ids = 0
-        from_kafka: dict[Partition, int] = {}
-        by_topic: dict[str, list[Partition]] = {}
-        for partition in [*positions, *foreign]:
-            by_topic.setdefault(partition.topic, []).append(partition)
-        for topic, partitions in sorted(by_topic.items()):
-            targets = self._contracts[topic].tables.values()
-            if self._config.rebuild == "clickhouse" and self._dedup.key_is_column and self._all_have_lineage(targets):
-                ids += sum(self._from_table(target, partition) for target in targets for partition in partitions)
+        from_kafka: list[Span] = []
+        by_topic: dict[str, list[Span]] = {}
+        for partition, position in {**again, **positions}.items():
+            reach = Span(partition, min(position, again.get(partition, position)), position)
+            by_topic.setdefault(partition.topic, []).append(reach)
+        for topic, reaches in sorted(by_topic.items()):
+            if self._is_read_from_tables(topic):
+                targets = self._contracts[topic].tables.values()
+                ids += sum(self._from_table(target, reach) for target in targets for reach in reaches)
             else:
-                from_kafka |= {partition: positions[partition] for partition in partitions if partition in positions}
+                from_kafka += reaches
         ids += self._from_kafka(from_kafka)
         log.info("window rebuilt: %d ids in %.2f s", ids, self._clock.monotonic_s() - started_s)
         return ids
@@ -117,14 +119,17 @@ class Window:
     def _ask(self, doing: str, sql: str) -> Sequence[Sequence[Any]]:
         return self._sink.patiently(doing, lambda: self._clickhouse.query_rows(sql, doing=doing))
 
-    def _all_have_lineage(self, targets: Iterable[Target]) -> bool:
-        return all(self._sink.has_lineage(target.table) for target in targets)
+    def _is_read_from_tables(self, topic: str) -> bool:
+        targets = self._contracts[topic].tables.values()
+        with_lineage = all(self._sink.has_lineage(target.table) for target in targets)
+        return self._config.rebuild == "clickhouse" and self._dedup.key_is_column and with_lineage
 
-    def _from_table(self, target: Target, partition: Partition) -> int:
-        """Claims (key, partition, offset) of the rows whose record time is within the window of the latest one."""
+    def _from_table(self, target: Target, reach: Span) -> int:
+        """Claims (key, partition, offset) of the rows whose record time is within the window before the reach, or later."""
+        partition = reach.partition
         types = {column.name: column.type for column in target.columns}
         layout = [types[name] for name in target.key_columns]
-        sql = recent_ids_sql(target.table, target.key_columns, partition, self._config)
+        sql = recent_ids_sql(target.table, target.key_columns, reach, self._config)
 
         def question() -> bytes:
             self._heartbeat()
@@ -135,13 +140,15 @@ class Window:
         rows = self._sink.patiently(f"reading recent ids of {target.table}", question)
         return self._dedup.restore(rows, layout, partition, domain(partition.topic, target.table))
 
-    def _from_kafka(self, positions: Mapping[Partition, int]) -> int:
+    def _from_kafka(self, reaches: Sequence[Span]) -> int:
         """Decodes the records of the window again and keeps nothing but their claims."""
-        if not positions:
+        if not reaches:
             return 0
-        low = {partition: marks[0] for partition, marks in self._offsets.watermarks(positions).items()}
-        begun = {partition: position for partition, position in positions.items() if position > low[partition]}
-        last = [Span(partition, position - 1, position) for partition, position in begun.items()]
+        low = {p: marks[0] for p, marks in self._offsets.watermarks(reach.partition for reach in reaches).items()}
+        begun = {reach.partition: reach for reach in reaches if reach.next > low[reach.partition]}
+        # What begins where the log does has nothing before it: the window is measured from its first record.
+        firsts = {partition: max(reach.first, low[partition] + 1) for partition, reach in begun.items()}
+        last = [Span(partition, first - 1, first) for partition, first in firsts.items()]
         since_ms = {partition: self._clock.wall_ms() for partition in begun}
         for records, first, cut in span_reader.read(self._open_source, last, self._heartbeat):
             if cut > first:
@@ -150,14 +157,14 @@ class Window:
             {partition: time_ms - self._config.window_s * 1000 for partition, time_ms in since_ms.items()}
         )
         # The last record is inside the window, so an answer beyond it means that the broker cannot search by time.
-        found = {p: starts[p] if low[p] <= starts[p] < position else low[p] for p, position in begun.items()}
-        spans = [Span(partition, found[partition], position) for partition, position in begun.items()]
+        found = {p: starts[p] if low[p] <= starts[p] < firsts[p] else low[p] for p in begun}
+        spans = [Span(partition, found[partition], reach.next) for partition, reach in begun.items()]
         ids = 0
         for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat):
             lane = self._lanes[records.partition.topic]
             ids += lane.take(records, first, cut, None).counts.rows
             for target in lane.targets:
-                target.builder.discard()
+                target.discard()
         return ids
 
 
@@ -169,13 +176,20 @@ def _other_topic(partition: Partition, offset: int, why: str) -> str:
     )
 
 
-def recent_ids_sql(table: str, key_columns: tuple[str, ...], partition: Partition, config: DedupConfig) -> str:
-    """The event keys of a partition's rows within the window, oldest first, as the claim table restores them."""
-    where = f"_topic = {literal(partition.topic)} AND _partition = {partition.number}"
+def recent_ids_sql(table: str, key_columns: tuple[str, ...], reach: Span, config: DedupConfig) -> str:
+    """The event keys of a partition's rows from the window before the reach to its end, oldest first, as the claim table
+    restores them. Rows beyond it may be stored too, and are later: the window must not be measured from them.
+    """
+    (topic, number), first, next_offset = reach
+    where = f"_topic = {literal(topic)} AND _partition = {number}"
     keys = ", ".join(quote(column) for column in key_columns)
     name = quote_table(table)
+    # Of more ids than the claim table holds it would keep the latest.
     return (
-        f"SELECT {keys}, toInt32(_partition), toInt64(_offset) FROM {name} WHERE {where} "
-        f"AND _timestamp >= (SELECT max(_timestamp) - toIntervalSecond({config.window_s}) FROM {name} WHERE {where}) "
-        f"ORDER BY _timestamp, _offset LIMIT {config.ids_max}"
+        f"SELECT {keys}, _partition, _offset FROM ("
+        f"SELECT {keys}, toInt32(_partition) AS _partition, toInt64(_offset) AS _offset, _timestamp FROM {name} "
+        f"WHERE {where} AND _offset < {next_offset} "
+        f"AND _timestamp >= (SELECT max(_timestamp) - toIntervalSecond({config.window_s}) FROM {name} "
+        f"WHERE {where} AND _offset < {max(first, 1)}) "
+        f"ORDER BY _timestamp DESC, _offset DESC LIMIT {config.ids_max}) ORDER BY _timestamp, _offset"
     )

@@ -68,10 +68,17 @@ class Worker:
             assembly.config_digest,
             assembly.clock,
             advance_ms_max=self._config.batch.age_ms_max,
+            salt=assembly.salt,
         )
         self._flow = assembly.flow(self._post)
         self._membership = group.Membership(
-            self._config.kafka, assembly.topics, self._post, assembly.clock, alive=self._data_plane_is_alive
+            self._config.kafka,
+            assembly.topics,
+            self._post,
+            assembly.clock,
+            self._data_plane_is_alive,
+            assembly.threads,
+            assembly.clients,
         )
         self._pool = ThreadPoolExecutor(self._config.clickhouse.insert_threads, thread_name_prefix="insert")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -201,7 +208,10 @@ class Worker:
         self._guarded(lambda: self._engine.inserted(command.batch))
 
     def _deliver(self, command: Insert, batch: SealedBatch) -> int:
-        return self._parts.delivery.deliver(command.spans, batch.blocks, batch.letters, self._raise_if_stopping)
+        salt = self._parts.salt
+        return self._parts.delivery.deliver(
+            command.spans, batch.blocks, batch.letters, self._raise_if_stopping, salt=salt
+        )
 
     def _raise_if_stopping(self) -> None:
         if self._stopping.is_set():
@@ -221,12 +231,15 @@ class Worker:
 
     async def _keep_ticking(self) -> None:
         while True:
-            self._tick_s = self._clock.monotonic_s()
-            self._guarded(self._engine.tick)
-            self._report_stall()
-            if self._until_caught_up and not self._draining and self._caught_up():
-                self._drain("caught up")
+            self._tick()
             await asyncio.sleep(TICK_S)
+
+    def _tick(self) -> None:
+        self._tick_s = self._clock.monotonic_s()
+        self._guarded(self._engine.tick)
+        self._report_stall()
+        if self._until_caught_up and not self._draining and self._caught_up():
+            self._drain("caught up")
 
     async def _keep_measuring_lag(self) -> None:
         assert self._loop is not None

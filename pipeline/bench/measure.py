@@ -1,177 +1,89 @@
-"""The rounds of `penstock bench`: floor, worker and engine in turn, medians and spread, and the condition they hold under."""
+"""What `penstock bench` measures, and the one result it gives: workloads, baselines, claims, and their condition."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 import shutil
-import statistics
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from pipeline.bench import rows, stage
-from pipeline.bench.stage import Plan, Stage
-from pipeline.errors import InvariantViolated
-from pipeline.kafka import librdkafka_version
-from pipeline.version import VERSION
+from pipeline.bench import baselines, claims, live, mocked, rounds, stage
+from pipeline.bench.condition import condition
+from pipeline.bench.rounds import BASELINE_WORKLOAD, US, Narrate
+from pipeline.bench.stage import Plan
+from pipeline.bench.verdicts import figures_of
 
-RATIO_TO_FLOOR_MAX = 5.0
-JSON_TO_NATIVE_MIN = 4.0
-US = 1e6
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 2 * 1024**3
 
-Round = dict[str, float]
-Narrate = Callable[[str], None]
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the command."""
+
+    plans: Sequence[Plan]
+    rounds: int
+    baselines: bool = False
+    claims: claims.Sizes | None = None
+    mocked: mocked.Sizes | None = None
+    live_s: float = 0.0
+    """How long freshness is measured; 0: it is not."""
 
 
-def run(plan: Plan, rounds: int, narrate: Narrate) -> dict[str, Any]:
-    """Measures and gives the figures, all with stable keys; `ok` says whether the bar is met."""
-    with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
-        memory = stack.enter_context(_memory_directory(directory))
-        narrate(f"writing {plan.records:,} records into {plan.partitions} partitions")
-        scene = stack.enter_context(stage.opened(directory, plan))
-        engine = Engines(memory, rows.write(scene, directory, plan.seed))
-        taken = []
-        for number in range(rounds):
-            taken.append(_round(scene, engine, number))
-            narrate(f"round {number + 1} of {rounds}: " + ", ".join(_short(taken[-1])))
-        files = "disk" if memory == directory else "memory"
-        return _summary(scene, taken) | {"condition": _condition(scene) | {"engine_files": files}}
+def run(job: Job, narrate: Narrate) -> dict[str, Any]:
+    """Measures and gives the figures, all with stable keys; `ok` says whether every bar that was measured is met.
+
+    The figures of the first workload are at the top as well, where scripts have always found them.
+    """
+    names: list[str] = []
+    if job.baselines:
+        missing = rounds.missing_baselines()
+        names = [name for name in baselines.NAMES if name not in missing]
+        for name in missing:
+            narrate(f"the baseline {name} is left out: install the extra: pip install 'penstock[bench]'")
+    under = condition() | {
+        "reader": job.plans[0].reader,
+        "compression": job.plans[0].compression,
+        "duplicates": stage.DUPLICATES,
+        "poison": stage.POISON,
+    }
+    workloads: dict[str, dict[str, Any]] = {}
+    for plan in job.plans:
+        with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name, _memory(Path(name)) as memory:
+            under["engine_files"] = "disk" if memory == Path(name) else "memory"
+            run_baselines = names if plan.workload == BASELINE_WORKLOAD else []
+            found = rounds.measure(Path(name), memory, plan, job.rounds, run_baselines, narrate)
+        under["clickhouse"] = found.pop("clickhouse")
+        found["events_per_second"] = round(US / found["worker_reading_us"])
+        workloads[plan.workload] = found
+    first = next(iter(workloads.values()))
+    result = {**first, "workloads": workloads}
+    result |= {"baselines": names, **_parts(job, narrate), "condition": under}
+    result["figures"] = figures_of(result)
+    result["ok"] = all(figure["ok"] for figure in result["figures"])
+    return result
 
 
-class Engines(NamedTuple):
-    """Where the engines of the rounds keep their files, and the columns of the blocks they get."""
-
-    directory: Path
-    columns: tuple[str, ...]
+def _parts(job: Job, narrate: Narrate) -> dict[str, Any]:
+    """What is measured apart from the rounds of a workload."""
+    parts: dict[str, Any] = {}
+    if job.claims is not None:
+        parts["claims"] = claims.measure(job.claims, job.rounds, narrate)
+    if job.mocked is not None:
+        parts["scaling"] = mocked.measure(job.mocked, job.rounds, narrate)
+    if job.live_s > 0:
+        parts["live"] = live.measure(job.plans[0], job.live_s, job.rounds, narrate)
+    return parts
 
 
 @contextlib.contextmanager
-def _memory_directory(fallback: Path) -> Iterator[Path]:
+def _memory(fallback: Path) -> Iterator[Path]:
     """A directory in memory where there is one with room, so that the engine's figures hold no work of a file system."""
     if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES_MIN:
         yield fallback
         return
     with tempfile.TemporaryDirectory(prefix="penstock-bench-", dir=MEMORY) as directory:
         yield Path(directory)
-
-
-def _short(figures: Round) -> list[str]:
-    keys = ("floor_us", "worker_us", "clickhouse_us", "clickhouse_json_us")
-    return [f"{key.removesuffix('_us')} {figures[key]:.3f} us" for key in keys]
-
-
-def _round(scene: Stage, engine: Engines, number: int) -> Round:
-    """One of each, so that whatever the machine does meanwhile hits all of them."""
-    return _floor(scene) | _worker(scene, f"r{number}") | _engine(scene, engine, number)
-
-
-def _floor(scene: Stage) -> Round:
-    read = stage.child("pipeline.bench.floor", scene.kafka.brokers, stage.TOPIC, str(scene.plan.partitions))
-    if read["records"] != scene.records:
-        raise InvariantViolated(f"bench: the floor read {read['records']} of {scene.records} records")
-    return {"floor_us": read["cpu_s"] / scene.records * US, "floor_wall_us": read["wall_s"] / scene.records * US}
-
-
-def _worker(scene: Stage, name: str) -> Round:
-    table = f"bench_{name}"
-    scene.create_table(table)
-    config = scene.write_config(name, table)
-    engine_before_s = scene.engine.cpu_seconds()
-    told = stage.child("pipeline.bench.member", str(config))
-    engine_s = scene.engine.cpu_seconds() - engine_before_s
-    stored = scene.clickhouse.query_rows(f"SELECT count(), uniqExact(event_id) FROM {table}")[0]
-    accounted = told["rows"] + told["duplicates"] + told["rejects"]
-    if told["records"] != scene.records or accounted != scene.records or stored != (told["rows"], told["rows"]):
-        raise InvariantViolated(
-            f"bench: the worker accounts for {told} of {scene.records} records, the table has {stored}"
-        )
-    figures = {"worker_us": told["cpu_s"] / scene.records * US, "clickhouse_worker_us": engine_s / told["rows"] * US}
-    figures |= {"worker_wall_us": told["wall_s"] / scene.records * US}
-    figures |= {key: told[key] for key in ("start_cpu_s", "peak_mib", "rows", "duplicates", "rejects", "commits")}
-    stages = {key.removesuffix("_s") + "_us": value for key, value in told.items() if key.startswith("stage_")}
-    return figures | {key: value / scene.records * US for key, value in stages.items()}
-
-
-def _engine(scene: Stage, engine: Engines, number: int) -> Round:
-    """An engine of its own for each round; nothing is deleted in between, which would cost the file system CPU too."""
-    table = scene.directory / "table.sql"
-    table.write_text(scene.clickhouse.query_rows("SHOW CREATE TABLE bench_contract")[0][0].replace("default.", "", 1))
-    directory = engine.directory / f"engine-{number}"
-    told = stage.child("pipeline.bench.engine", str(scene.directory), str(directory), str(table), *engine.columns)
-    return {
-        "clickhouse_us": told["native_cpu_s"] / told["rows"] * US,
-        "clickhouse_json_us": told["json_cpu_s"] / told["rows"] * US,
-    }
-
-
-def _summary(scene: Stage, taken: list[Round]) -> dict[str, Any]:
-    """Medians by figure; `ratio_to_floor` is the median of the rounds' own ratios."""
-    for figures in taken:
-        figures["ratio_to_floor"] = figures["worker_us"] / figures["floor_us"]
-        figures["json_to_native"] = figures["clickhouse_json_us"] / figures["clickhouse_us"]
-    median = {key: round(statistics.median(figures[key] for figures in taken), 4) for key in taken[0]}
-    spread = {
-        key: [round(min(figures[key] for figures in taken), 4), round(max(figures[key] for figures in taken), 4)]
-        for key in taken[0]
-        if key.endswith("_us") or key in ("ratio_to_floor", "json_to_native")
-    }
-    ok = median["ratio_to_floor"] <= RATIO_TO_FLOOR_MAX and median["json_to_native"] >= JSON_TO_NATIVE_MIN
-    return {
-        **median,
-        "spread": spread,
-        "rounds": len(taken),
-        "records": scene.records,
-        "record_bytes": round(scene.nbytes / scene.records, 1),
-        "partitions": scene.plan.partitions,
-        "seed": scene.plan.seed,
-        "events_per_second": round(US / median["worker_wall_us"]),
-        "ok": ok,
-    }
-
-
-def _condition(scene: Stage) -> dict[str, Any]:
-    """The machine, the versions and the commit: without them a figure means nothing."""
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "librdkafka": librdkafka_version(),
-        "clickhouse": ".".join(map(str, scene.clickhouse.version())),
-        "penstock": VERSION,
-        "commit": _commit(),
-        "reader": scene.kafka.reader,
-        "compression": scene.plan.compression,
-        "duplicates": stage.DUPLICATES,
-        "poison": stage.POISON,
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _commit() -> str:
-    """The commit of the source tree this runs from, with "+" when it has changes; '' outside of one."""
-    here = Path(__file__).parent
-    try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -1,6 +1,7 @@
 """A worker as `penstock run --until-caught-up` runs it, which tells at its end what CPU it used from the moment it began.
 
-`python -m pipeline.bench.member CONFIG` prints one JSON object. The start of the interpreter and the imports are told
+`python -m pipeline.bench.member CONFIG [steady]` prints one JSON object; with `steady` the worker works until it gets SIGTERM
+and tells the freshness of every batch. The start of the interpreter and the imports are told
 apart (`start_cpu_s`): they are paid once, not per record.
 """
 
@@ -36,15 +37,47 @@ def main(arguments: Sequence[str]) -> int:
     config = configuration.load(Path(arguments[0]), os.environ)
     logs.configure(config.log)
     parts = assemble(config)
-    worker = Worker(parts, until_caught_up=True)
+    steady = arguments[1:] == ["steady"]
+    freshness_s = _kept_freshness(parts.metrics) if steady else []
+    first_read_s = _kept_first_read(parts.metrics)
+    worker = Worker(parts, until_caught_up=not steady)
     before_s, started_s = cpu_s(), time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = int(runner.run(worker.run()))
     figures = told(parts.metrics)
     figures |= {"cpu_s": cpu_s() - before_s, "wall_s": time.monotonic() - started_s, "start_cpu_s": before_s}
     figures["peak_mib"] = peak_mib()
-    print(json.dumps(figures))
+    # From the first read on: joining the group takes seconds, whatever there is to read.
+    figures["reading_s"] = time.monotonic() - (first_read_s[0] if first_read_s else started_s)
+    print(json.dumps(figures | ({"freshness_s": freshness_s} if steady else {})))
     return code
+
+
+def _kept_freshness(metrics: Metrics) -> list[float]:
+    """Every value that the histogram of the metric gets: its buckets are too wide for a percentile."""
+    kept: list[float] = []
+    observe = metrics.freshness_seconds
+
+    def keep(seconds: float) -> None:
+        kept.append(seconds)
+        observe(seconds)
+
+    metrics.freshness_seconds = keep  # type: ignore[method-assign]
+    return kept
+
+
+def _kept_first_read(metrics: Metrics) -> list[float]:
+    """When the first poll of the source came back with its time, as a list of one."""
+    kept: list[float] = []
+    count = metrics.stage_seconds
+
+    def keep(stage: str, seconds: float) -> None:
+        if not kept:
+            kept.append(time.monotonic() - seconds)
+        count(stage, seconds)
+
+    metrics.stage_seconds = keep  # type: ignore[method-assign]
+    return kept
 
 
 def cpu_s() -> float:

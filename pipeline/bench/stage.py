@@ -23,16 +23,17 @@ from pipeline.embedded.chdb_server import ChdbServer
 from pipeline.errors import DependencyDown, GaveUp, InvariantViolated
 from pipeline.kafka import Cluster
 from pipeline.types import Partition
-from pipeline.workload import Generator, Mix, Shape
-from pipeline.workload.produce import Feed, shares
+from pipeline.workload import Generator, Mix, Outcome, Shape
+from pipeline.workload.produce import Feed, expected, shares
 
 TOPIC = "bench"
+LIVE_TOPIC = "bench-live"
+"""Empty, for what is measured while records arrive."""
 DEAD_LETTERS = "bench-dead"
-PARTITION_RECORDS_MAX = {"zstd": 40_000, "lz4": 36_000, "none": 20_000}
-"""By compression: records of 200 bytes that the mock cluster surely keeps; above 5 MiB of batches it drops the oldest."""
 CHILD_S_MAX = 300.0
 DUPLICATES = 0.05
 POISON = 0.001
+MIX = Mix(duplicates=DUPLICATES, poison=POISON)
 
 _CONFIG = """\
 name = "bench-{name}"
@@ -44,10 +45,13 @@ reader = "{reader}"
 urls = ["{url}"]
 [[routes]]
 topic = "{topic}"
-table = "{table}"
 contract = "{contract}"
+{target}
 [dedup]
 key = [{key}]
+{lane}
+[batch]
+age_ms_max = {age_ms_max}
 [dead_letters]
 topic = "{dead_letters}"
 [http]
@@ -65,10 +69,13 @@ class Plan:
 
     records: int
     partitions: int
+    workload: str = "flat"
     seed: int = 1
     reader: Literal["native", "confluent"] = "native"
     compression: str = "zstd"
     """As `penstock gen` writes. It is paid for by the floor and by the worker alike."""
+    lane: Literal["", "native", "msgspec"] = ""
+    """Empty: as the configuration has it by default."""
 
 
 @dataclass
@@ -87,66 +94,112 @@ class Stage:
     def records(self) -> int:
         return self.plan.records
 
-    def create_table(self, name: str) -> Contract:
-        """An empty table for the workload, and the contract that fills it."""
-        route = Route(topic=TOPIC, table=name, contract=self.shape.contract)
+    def records_in(self, partitions: int) -> int:
+        """Records of the first partitions."""
+        return sum(list(self._ends().values())[:partitions])
+
+    def poison(self, partitions: int) -> int:
+        """How many of them are bad records. A baseline may skip these and no others."""
+        ends = {number: (0, end) for number, end in self._ends().items() if number < partitions}
+        return expected(Generator(self.shape, self.plan.seed, MIX), ends)[Outcome.LETTER]
+
+    def _ends(self) -> dict[int, int]:
+        return shares(self.records, dict.fromkeys(range(self.plan.partitions), 0))
+
+    def tables(self, name: str) -> dict[str, str]:
+        """Tag -> table; a workload that is no union has the one tag ""."""
+        if self.shape.tags == ("",):
+            return {"": name}
+        return {tag: f"{name}_{index}" for index, tag in enumerate(self.shape.tags)}
+
+    def create_tables(self, name: str) -> Contract:
+        """The workload's tables, empty, and the contract that fills them."""
+        route = self._route(name)
         dedup = Dedup(key=list(self.shape.key))
         for statement in ddl.create_tables(contracts.load(route, dedup, {})):
             self.clickhouse.command(statement)
-        columns: list[TableColumn] = self.clickhouse.columns(name)
-        return contracts.load(route, dedup, {name: columns})
+        columns: dict[str, list[TableColumn]] = {
+            table: self.clickhouse.columns(table) for table in self.tables(name).values()
+        }
+        return contracts.load(route, dedup, columns)
 
-    def write_config(self, name: str, table: str) -> Path:
-        """A configuration with everything on, for a group and a pipeline name of its own."""
+    def drop_tables(self, name: str) -> None:
+        """Gives their memory and files back; what is stored is of no use after it was counted."""
+        for table in self.tables(name).values():
+            self.clickhouse.command(f"DROP TABLE {table} SYNC")
+
+    def stored(self, name: str) -> tuple[int, int]:
+        """(rows, different event ids) in the tables together."""
+        found = [
+            self.clickhouse.query_rows(f"SELECT count(), uniqExact(event_id) FROM {table}")[0]
+            for table in self.tables(name).values()
+        ]
+        return sum(int(rows) for rows, _ in found), sum(int(ids) for _, ids in found)
+
+    def write_config(self, name: str, table: str, *, claims: bool = True, live: bool = False) -> Path:
+        """A configuration with everything on, for a group and a pipeline name of its own.
+
+        Without `claims` there is no dedup; `live` reads the topic that is filled meanwhile, with a batch age of half a second.
+        """
         path = self.directory / f"{name}.toml"
+        route = self._route(table)
+        target = f'table = "{route.table}"'
+        if route.tables:
+            target = "tables = {" + ", ".join(f'"{tag}" = "{name}"' for tag, name in route.tables.items()) + "}"
         path.write_text(
             _CONFIG.format(
                 name=name,
                 brokers=self.kafka.brokers,
                 reader=self.kafka.reader,
                 url=self.engine.url,
-                topic=TOPIC,
-                table=table,
+                topic=LIVE_TOPIC if live else TOPIC,
+                target=target,
                 contract=self.shape.contract,
-                key=", ".join(f'"{field}"' for field in self.shape.key),
+                key=", ".join(f'"{field}"' for field in self.shape.key) if claims else "",
+                age_ms_max=500 if live else 1_000,
                 dead_letters=DEAD_LETTERS,
+                lane=f'[decode]\nlane = "{self.plan.lane}"' if self.plan.lane else "",
             )
         )
         return path
 
+    def _route(self, table: str) -> Route:
+        tables = self.tables(table)
+        if "" in tables:
+            return Route(topic=TOPIC, table=table, contract=self.shape.contract)
+        return Route(topic=TOPIC, tables=tables, contract=self.shape.contract)
+
 
 @contextlib.contextmanager
 def opened(directory: Path, plan: Plan) -> Iterator[Stage]:
-    """Starts broker and engine, fills the topic with the flat workload, and stops everything at the end."""
-    shape = workload.shape("flat")
+    """Starts broker and engine, fills the topic with the workload, and stops everything at the end."""
+    shape = workload.shape(plan.workload)
     with contextlib.ExitStack() as stack:
         brokers = stack.enter_context(_broker(plan.partitions))
         kafka = Kafka(brokers=brokers, group="bench", reader=plan.reader)
         engine = stack.enter_context(ChdbServer(directory / "engine"))
         clickhouse = ClickHouse(ClickHouseConfig(urls=[engine.url]))
         stack.callback(clickhouse.close)
-        nbytes = _fill(kafka, Generator(shape, plan.seed, Mix(duplicates=DUPLICATES, poison=POISON)), plan)
+        nbytes = _fill(kafka, Generator(shape, plan.seed, MIX), plan)
         yield Stage(directory, plan, shape, kafka, engine, clickhouse, nbytes)
 
 
-def child(module: str, *arguments: str) -> dict[str, Any]:
+def child(module: str, *arguments: str, timeout_s: float = CHILD_S_MAX) -> dict[str, Any]:
     """Runs a module in a process of its own and gives the JSON object it prints last."""
     command = [sys.executable, "-m", module, *arguments]
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, timeout=CHILD_S_MAX, check=False, env=_environment()
+            command, stdout=subprocess.PIPE, text=True, timeout=timeout_s, check=False, env=environment()
         )
     except subprocess.TimeoutExpired:
-        raise GaveUp(
-            f"the measured process `{module}` was not done within {CHILD_S_MAX:.0f} s and was killed"
-        ) from None
+        raise GaveUp(f"the measured process `{module}` was not done within {timeout_s:.0f} s and was killed") from None
     if done.returncode != 0 or not done.stdout.strip():
         raise DependencyDown(f"the measured process `{module}` ended with {done.returncode}; its messages are above")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, without overlays of the configuration: the run must be the one that is described."""
     return {key: value for key, value in os.environ.items() if not key.startswith("PENSTOCK__")}
 
@@ -154,7 +207,7 @@ def _environment() -> dict[str, str]:
 @contextlib.contextmanager
 def _broker(partitions: int) -> Iterator[str]:
     """The mock cluster in a process of its own; gives its address."""
-    topics = [f"--topic={TOPIC}:{partitions}", f"--topic={DEAD_LETTERS}:1"]
+    topics = [f"--topic={TOPIC}:{partitions}", f"--topic={LIVE_TOPIC}:{partitions}", f"--topic={DEAD_LETTERS}:1"]
     command = [sys.executable, "-m", "pipeline.embedded.mock_kafka", *topics]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

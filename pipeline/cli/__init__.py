@@ -18,7 +18,7 @@ from typing import NoReturn
 from pipeline.errors import ConfigurationError, Exit, PenstockError
 from pipeline.version import VERSION
 
-COMMANDS = ("demo", "run", "check", "config", "ddl", "gen", "verify", "bench", "version")
+COMMANDS = ("demo", "run", "check", "config", "ddl", "gen", "verify", "explain", "replay", "bench", "version")
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 """128 + SIGPIPE: what a shell shows for a command whose reader went away."""

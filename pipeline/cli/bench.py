@@ -1,10 +1,15 @@
-"""`penstock bench`: what a record costs in CPU time, against bare librdkafka and against ClickHouse's own JSON parsing."""
+"""`penstock bench`: what a record costs in CPU time, against bare librdkafka, ClickHouse's JSON parsing and other programs."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+WORKLOADS = ("flat", "commerce", "logs", "wide", "nested")
+LIVE_S_MIN = 4.0
 
 
 def add(subparsers: Any) -> None:
@@ -14,74 +19,116 @@ def add(subparsers: Any) -> None:
         help="measure what a record costs",
         description="Measures CPU time per record of a bare librdkafka consumer (the floor), of a worker with everything on, "
         "and of ClickHouse for our blocks and for the same rows as JSON; all on embedded parts, in interleaved rounds. "
-        "Exit code 1 when the worker costs more than five floors, or our blocks more than a quarter of JSON.",
-    )
-    parser.add_argument("--records", type=int, default=2_097_152, help="records of the topic (default: %(default)s)")
-    parser.add_argument("--partitions", type=int, default=64, help="partitions of the topic (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the workload (default: %(default)s)")
-    parser.add_argument(
-        "--reader", choices=("native", "confluent"), default="native", help="the worker's source (default: %(default)s)"
+        "Exit code 1 when a figure that was measured misses its bar.",
     )
     parser.add_argument(
+        "--workload",
+        default="flat",
+        metavar="NAME[,NAME...]",
+        help=f"what to measure: all, or of {', '.join(WORKLOADS)} (default: %(default)s)",
+    )
+    parser.add_argument("--all", action="store_true", help="every workload, and all of the next three")
+    parser.add_argument("--baselines", action="store_true", help="also programs a user would run instead (flat only)")
+    parser.add_argument("--claims", action="store_true", help="also the claim table, large windows, and two workers")
+    parser.add_argument("--live", action="store_true", help="also freshness while records arrive, and memory")
+    parser.add_argument("--svg", metavar="FILE", type=Path, help="write the chart")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables, as docs/measured.md has them")
+    parser.add_argument(
+        "--from", dest="saved", metavar="FILE", type=Path, help="measure nothing: show what --json gave before"
+    )
+    size = parser.add_argument_group("how much")
+    size.add_argument("--records", type=int, help="records of a topic (default: 2,097,152 flat, fewer larger ones)")
+    size.add_argument("--partitions", type=int, default=64, help="partitions of a topic (default: %(default)s)")
+    size.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: %(default)s)")
+    size.add_argument("--seed", type=int, default=1, help="seed of the workload (default: %(default)s)")
+    size.add_argument(
+        "--scale", type=float, default=1.0, help="of --claims and --live, in parts of the whole (default: %(default)s)"
+    )
+    how = parser.add_argument_group("how the worker is set up")
+    how.add_argument("--reader", choices=("native", "confluent"), default="native", help="(default: %(default)s)")
+    how.add_argument("--lane", choices=("native", "msgspec"), default="", help="(default: as configured by default)")
+    how.add_argument(
         "--compression", choices=("zstd", "lz4", "none"), default="zstd", help="of the topic (default: %(default)s)"
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the bar is met, 1 when it is not, 2 when the options cannot be, 69 when a part does not start."""
-    from pipeline.bench import measure
-    from pipeline.bench.stage import PARTITION_RECORDS_MAX, Plan
+    """0 when every bar is met, 1 when one is not, 2 when the options cannot be, 69 when a part does not start."""
+    from pipeline.bench import chart, measure, report
     from pipeline.cli import output
     from pipeline.errors import Exit
 
-    if args.records < 1 or args.partitions < 1 or args.rounds < 1:
-        output.note("penstock bench: records, partitions and rounds are at least 1")
+    problem = _problem(args)
+    if problem:
+        output.note(f"penstock bench: {problem}")
         return Exit.USAGE
-    kept = PARTITION_RECORDS_MAX[args.compression]
-    if args.records > args.partitions * kept:
-        output.note(f"penstock bench: the embedded broker keeps {kept:,} records a partition; use more partitions")
-        return Exit.USAGE
-    plan = Plan(args.records, args.partitions, args.seed, args.reader, args.compression)
-    figures = measure.run(plan, args.rounds, output.note)
-    output.line(text(figures))
+    result = _saved(args.saved) if args.saved else measure.run(_job(args), output.note)
+    if args.svg:
+        args.svg.write_text(chart.svg(result), encoding="utf-8")
+    if args.markdown:
+        args.markdown.write_text(report.markdown(result), encoding="utf-8")
+    output.line(report.text(result, lambda rows: output.table(rows, right=range(1, len(rows[0])))))
     if args.json:
-        output.result(figures)
-    return Exit.OK if figures["ok"] else Exit.NO
+        output.result(result)
+    return Exit.OK if result["ok"] else Exit.NO
 
 
-def text(figures: Mapping[str, Any]) -> str:
-    """The table. Each figure is the median of the rounds, followed by its smallest and its largest."""
-    from pipeline.bench.measure import JSON_TO_NATIVE_MIN, RATIO_TO_FLOOR_MAX
-    from pipeline.cli import output
+def _problem(args: argparse.Namespace) -> str:
+    """Why the options cannot be; '' when they can."""
+    from pipeline.bench import sizes
 
-    rows = [
-        ("CPU per record or row", "median", "min", "max", "unit"),
-        _row(figures, "bare librdkafka consumer (floor)", "floor_us", "us"),
-        _row(figures, "worker, everything on", "worker_us", "us"),
-        _row(figures, "ClickHouse, our Native blocks", "clickhouse_us", "us"),
-        _row(figures, "ClickHouse, the same as JSONEachRow", "clickhouse_json_us", "us"),
-        _row(figures, f"worker / floor (bar: at most {RATIO_TO_FLOOR_MAX:g})", "ratio_to_floor", "x"),
-        _row(figures, f"JSONEachRow / Native (bar: at least {JSON_TO_NATIVE_MIN:g})", "json_to_native", "x"),
+    if args.saved:
+        return "" if args.saved.is_file() else f"there is no file {args.saved}"
+    if args.partitions < 1 or args.rounds < 1 or args.scale <= 0 or (args.records is not None and args.records < 1):
+        return "records, partitions and rounds are at least 1, and a scale is more than 0"
+    unknown = [name for name in _names(args) if name not in WORKLOADS]
+    if unknown:
+        return f"there is no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}, and all"
+    if args.baselines and "flat" not in _names(args):
+        return "the baselines read the flat workload; name it too"
+    for name in _names(args):
+        records = args.records or sizes.SIZES[name].records
+        if not sizes.fits(name, records, args.partitions, args.compression):
+            kept = sizes.SIZES[name].kept[args.compression]
+            return f"the embedded broker keeps {kept:,} records of {name} a partition; use more partitions or fewer records"
+    return ""
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    return list(WORKLOADS) if args.all or args.workload == "all" else args.workload.split(",")
+
+
+def _job(args: argparse.Namespace) -> Any:
+    from pipeline.bench import claims, mocked
+    from pipeline.bench.measure import Job
+    from pipeline.bench.sizes import SIZES
+    from pipeline.bench.stage import Plan
+
+    plans = [
+        Plan(
+            records=args.records or SIZES[name].records,
+            partitions=args.partitions,
+            workload=name,
+            seed=args.seed,
+            reader=args.reader,
+            compression=args.compression,
+            lane=args.lane,
+        )
+        for name in _names(args)
     ]
-    condition = figures["condition"]
-    under = (
-        f"{figures['records']:,} records of {figures['record_bytes']:.0f} B in {figures['partitions']} partitions, "
-        f"{condition['duplicates']:.1%} duplicates, {condition['poison']:.1%} poison, {condition['compression']}; "
-        f"{figures['rounds']} rounds\n"
-        f"{condition['cpu']} x {condition['cores']}, {condition['system']}, Python {condition['python']}, "
-        f"librdkafka {condition['librdkafka']}, ClickHouse {condition['clickhouse']} (files on {condition['engine_files']}), "
-        f"penstock {condition['penstock']} {condition['commit']}"
+    scaled, live = args.claims or args.all, args.live or args.all
+    return Job(
+        plans=plans,
+        rounds=args.rounds,
+        baselines=args.baselines or args.all,
+        claims=claims.Sizes().scaled(args.scale) if scaled else None,
+        mocked=mocked.Sizes().scaled(args.scale) if scaled else None,
+        live_s=max(LIVE_S_MIN, 10.0 * args.scale) if live else 0.0,
     )
-    more = (
-        f"worker: {figures['events_per_second']:,} records/s on this machine beside broker and engine, "
-        f"{figures['peak_mib']:.0f} MiB peak, {figures['start_cpu_s']:.2f} s CPU to start, {figures['commits']:.0f} commits"
-    )
-    verdict = "bar met" if figures["ok"] else "bar missed"
-    return "\n".join([output.table(rows, right=(1, 2, 3)), "", under, more, verdict])
 
 
-def _row(figures: Mapping[str, Any], name: str, key: str, unit: str) -> tuple[str, ...]:
-    low, high = figures["spread"][key]
-    return name, f"{figures[key]:.3f}", f"{low:.3f}", f"{high:.3f}", unit
+def _saved(path: Path) -> Mapping[str, Any]:
+    """The last line of what `--json` printed."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1])
+    return found

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def add(subparsers: Any) -> None:
     """Declares the command."""
     from pipeline.cli.gen import add_workload
+    from pipeline.cli.stretch import add_stretch
 
     parser = subparsers.add_parser(
         "verify",
@@ -22,7 +23,8 @@ def add(subparsers: Any) -> None:
         "duplicate of a stored row, or filtered. Lists what is missing or doubled. Exit code 1 when there is any.",
     )
     parser.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="the configuration (TOML)")
-    parser.add_argument("--since", metavar="TIME", help="leave out records before this time (ISO 8601 with a zone)")
+    add_stretch(parser)
+    parser.add_argument("--rate", type=float, default=0.0, metavar="R", help="read at the most R records a second")
     parser.add_argument(
         "--list", type=int, default=20, metavar="N", help="show at the most N records of each fault (20)"
     )
@@ -46,27 +48,25 @@ def run(args: argparse.Namespace) -> int:
     from pipeline import logs
     from pipeline.cli import output
     from pipeline.cli.progress import Progress
+    from pipeline.cli.stretch import stretch_of
     from pipeline.config.schema import Log
-    from pipeline.config.start import parse_start
     from pipeline.errors import Exit
     from pipeline.verify import verify
 
     config = configuration.load(args.config, os.environ)
     logs.configure(Log(format="text", level="warning"))
+    selection = stretch_of(args)
     try:
-        since = parse_start(args.since) if args.since else None
         oracle = _oracle(args, config)
     except ValueError as error:
         output.note(f"penstock verify: {error}")
-        return Exit.USAGE
-    if isinstance(since, str):
-        output.note("penstock verify: --since takes an ISO 8601 time with a zone")
         return Exit.USAGE
     with Progress(0, "verify", unit=" records") as progress:
         report = verify(
             config,
             oracle=oracle,
-            since_ms=since,
+            selection=selection,
+            rate=args.rate,
             examples_max=max(0, args.list),
             wait_s=args.wait,
             begin=progress.expect,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 STREAM_CHUNK_BYTES = 1024 * 1024
+SYNTAX_ERROR = 62
 _WINDOW = re.compile(r"\b(\w*replicated_deduplication_window(?:_seconds)?) = (\d+)")
 
 
@@ -125,6 +126,19 @@ class ClickHouse:
     def command(self, sql: str, doing: str = "running a statement") -> None:
         self._ask(doing, lambda connection: connection.client.command(sql))
 
+    def granted(self, privilege: str, where: str) -> bool | None:
+        """Whether the user has a privilege (`CHECK GRANT privilege ON where`); None: the server is older than the question."""
+
+        def question(connection: Connection) -> bool:
+            return str(connection.client.command(f"CHECK GRANT {privilege} ON {where}")).strip() == "1"
+
+        try:
+            return self._ask("asking for the user's rights", question)
+        except ClickHouseError as error:
+            if error.code != SYNTAX_ERROR:
+                raise
+            return None
+
     def query_rows(
         self,
         sql: str,
@@ -159,7 +173,7 @@ class ClickHouse:
         """The table's columns in order. Raises ClickHouseError with code 60 when there is no such table."""
         from pipeline.contract import TableColumn
 
-        database, name = self._split(table)
+        database, name = self.split(table)
         rows = self.query_rows(
             "SELECT name, type, default_kind, default_expression FROM system.columns "
             f"WHERE database = {literal(database)} AND table = {literal(name)} ORDER BY position",
@@ -171,7 +185,7 @@ class ClickHouse:
 
     def table_facts(self, table: str) -> TableFacts:
         """Raises ClickHouseError with code 60 when there is no such table."""
-        database, name = self._split(table)
+        database, name = self.split(table)
         rows = self.query_rows(
             "SELECT engine, engine_full, partition_key, sorting_key, dependencies_database, dependencies_table, "
             "(SELECT count() FROM system.columns WHERE database = {db:String} AND table = {name:String} "
@@ -201,7 +215,8 @@ class ClickHouse:
         seconds = value.get("replicated_deduplication_window_seconds") if replicated else None
         return value.get(f"{prefix}_deduplication_window", 0), seconds
 
-    def _split(self, table: str) -> tuple[str, str]:
+    def split(self, table: str) -> tuple[str, str]:
+        """Database and name of a table as the configuration names it."""
         database, dot, name = table.partition(".")
         return (database, name) if dot else (self._config.database, table)
 

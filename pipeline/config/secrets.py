@@ -16,7 +16,7 @@ VALUE_CHARS_MAX = 80
 _SECRET_NAME = re.compile(
     r"password|passwd|secret|credential|key\.pem|private.?key|token|sasl\.oauthbearer\.config|jaas", re.I
 )
-_SECRET_NAME_NOT = re.compile(r"file|location|url|\.ms$|endpoint", re.I)
+_SECRET_NAME_NOT = re.compile(r"file|location|url|\.ms$|endpoint|dedup", re.I)
 _USER_INFO = re.compile(r"(?<=://)[^/\s@]*@")
 
 

@@ -241,7 +241,7 @@ class Handler(BaseHTTPRequestHandler):
             shown = ""
         elif statement.kind is sql.Kind.READ:
             shown = statement.format or question.default_format
-            if not wait and shown in STREAM_SAFE:
+            if not wait and shown in STREAM_SAFE and sql.is_select(statement.sql):
                 self._stream(connection.stream(statement.sql, shown, question.parameters), shown)
                 return
             result = connection.query(statement.sql, shown, question.parameters)

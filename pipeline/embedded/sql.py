@@ -20,6 +20,7 @@ _TOKEN = re.compile(
     rb"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<end>;)|(?P<other>\d[\w.]*|.)",
     re.DOTALL | re.ASCII,
 )
+_SELECTS = frozenset((b"SELECT", b"WITH", b"FROM", b"("))
 _READS = frozenset(b"SELECT WITH FROM SHOW DESCRIBE DESC EXISTS EXPLAIN CHECK".split())
 _CHANGES_SESSION = frozenset(b"SET USE".split())
 
@@ -87,6 +88,11 @@ def split(text: bytes) -> Statement:
 def is_insert(text: bytes) -> bool:
     """Whether the first word is INSERT; `text` may be the beginning of a statement."""
     return next((word.text.upper() == b"INSERT" for word in _words(text)), False)
+
+
+def is_select(text: bytes) -> bool:
+    """Whether the statement is a SELECT; chDB streams the result of no other (SHOW, CHECK and the like)."""
+    return next((word.text.upper() in _SELECTS for word in _words(text)), False)
 
 
 def _words(text: bytes) -> Iterator[_Word]:

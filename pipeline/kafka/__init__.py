@@ -6,6 +6,8 @@ It never reads a record, never joins a group and never commits; those are `sourc
 from pipeline.kafka.clients import OWNED_KEYS, Role, librdkafka_version, properties, refused_properties
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.commits import CommitOutcome, classify_commit
+from pipeline.kafka.inspection import Group, Inspection
+from pipeline.kafka.opening import Clients
 from pipeline.kafka.trouble import (
     ACCESS_CODES,
     CREDENTIAL_CODES,
@@ -21,8 +23,11 @@ __all__ = [
     "ACCESS_CODES",
     "CREDENTIAL_CODES",
     "OWNED_KEYS",
+    "Clients",
     "Cluster",
     "CommitOutcome",
+    "Group",
+    "Inspection",
     "Role",
     "Trouble",
     "Troubles",

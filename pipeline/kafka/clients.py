@@ -18,6 +18,10 @@ Property = str | int | float | bool
 OWNED_KEYS: frozenset[str] = frozenset(owned.OWNED_KEYS)
 """librdkafka keys that the pass-through (`kafka.librdkafka`) may not set; why is told in `config.owned`."""
 
+HEARTBEAT_MS_MAX = 1_000
+"""Partitions of a dead member wait for the session timeout and then for a heartbeat of every other member; librdkafka's default
+is three seconds."""
+
 _CONSUMER_ONLY: tuple[str, ...] = (
     "fetch.",
     "max.partition.fetch",
@@ -105,12 +109,17 @@ def _membership(config: Kafka) -> dict[str, Property]:
         "enable.partition.eof": False,
         "group.protocol": config.group_protocol,
         "max.poll.interval.ms": max(config.max_poll_interval_ms, config.session_timeout_ms),
+        # A commit waits for its answer as long as any request does.
+        "socket.timeout.ms": config.commit_timeout_ms,
         "queued.max.messages.kbytes": 1_024,
         "fetch.max.bytes": FETCH_BYTES_MAX,
     }
     if config.group_protocol == "classic":
         # With `group.protocol=consumer` these two belong to the broker and librdkafka refuses them.
         result |= {"session.timeout.ms": config.session_timeout_ms}
+        # With a heartbeat a member also learns that the group wants to rebalance, as when another member has died.
+        if "heartbeat.interval.ms" not in config.librdkafka:
+            result["heartbeat.interval.ms"] = min(HEARTBEAT_MS_MAX, config.session_timeout_ms // 6)
         result |= {"partition.assignment.strategy": "cooperative-sticky"}
     if config.instance_id:
         result["group.instance.id"] = config.instance_id

@@ -67,6 +67,10 @@ class Cluster:
     def cluster_id(self) -> str:
         return str(self._metadata().cluster_id or "")
 
+    def is_mock(self) -> bool:
+        """Whether this is librdkafka's mock cluster, which answers every time that is asked for with the end."""
+        return self.cluster_id().startswith("mockCluster")
+
     def topic_exists(self, topic: str) -> bool:
         return self.topic_partitions(topic) > 0
 
@@ -159,8 +163,8 @@ class Cluster:
         with an error (librdkafka issue 5040)."""
         with self._lock:
             if self._consumer is None:
-                conf: dict[str, Any] = {**properties(self._config, "source"), "error_cb": self._troubles}
-                self._consumer = Consumer(conf, logger=self._logger)
+                conf: dict[str, Any] = {**properties(self._config, "source"), "client.id": "penstock-offsets"}
+                self._consumer = Consumer({**conf, "error_cb": self._troubles}, logger=self._logger)
             return self._consumer
 
     def _list_offsets(self, wanted: Mapping[Partition, OffsetSpec]) -> dict[Partition, int]:
@@ -197,8 +201,8 @@ class Cluster:
             yield
         except (KafkaException, TimeoutError) as exception:
             self._admin.poll(0)
-            if self._group is not None:
-                self._group.poll(0)
+            if self._consumer is not None:
+                self._consumer.poll(0)
             error = exception.args[0] if isinstance(exception, KafkaException) else None
             failure = trouble_of(error) if isinstance(error, KafkaError) else Trouble(-185, "_TIMED_OUT", "no answer")
             timed_out = failure.code in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)

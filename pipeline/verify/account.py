@@ -1,7 +1,7 @@
 """Accounts for every consumed record: reads it again from Kafka and looks for its row, its dead letter, or the row it repeats.
 
-It changes nothing: no commit, no insert, no dead letter. Memory is bounded by a window of offsets, a run of records and the
-duplicates not looked up yet (and eight bytes a dead letter).
+It changes nothing: no commit, no insert, no dead letter. Memory does not grow with the stretch: what is held is a window of
+offsets, a run of records, the duplicates not looked up yet, and the dead letters of LETTERS_MAX records.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
-from pipeline import intent
 from pipeline import spans as span_reader
 from pipeline.config.schema import Config
-from pipeline.config.start import parse_start
 from pipeline.contract import Contract
 from pipeline.errors import DependencyDown, SourceError
 from pipeline.kafka import Cluster
 from pipeline.types import Partition, Records, Source, Span
 from pipeline.verify.candidates import Candidates
+from pipeline.verify.keys import KeySearch
 from pipeline.verify.letters import Letters
+from pipeline.verify.reach import Reach
 from pipeline.verify.report import Report
-from pipeline.verify.tables import NOTHING, Stored, Tables
+from pipeline.verify.stored import NOTHING
+from pipeline.verify.tables import Tables
 
 WINDOW_OFFSETS = 100_000
 """Stored offsets are asked for in windows of this many."""
@@ -32,17 +32,6 @@ SILENCE_S_MAX = 60.0
 """Without a record for this long Kafka counts as down."""
 
 
-@dataclass(frozen=True)
-class Reach:
-    """Of one partition: `[first, low)` was consumed and is gone from Kafka, `[low, end)` is read again."""
-
-    partition: Partition
-    first: int
-    low: int
-    end: int
-    high: int
-
-
 class Heart:
     """Gives up when nothing arrives for too long."""
 
@@ -50,14 +39,29 @@ class Heart:
         self._brokers = brokers
         self._last_s = time.monotonic()
 
-    def beat(self) -> None:
-        self._last_s = time.monotonic()
-
-    def check(self) -> None:
-        if time.monotonic() - self._last_s > SILENCE_S_MAX:
+    def __call__(self, arrived: bool) -> None:
+        now_s = time.monotonic()
+        if arrived:
+            self._last_s = now_s
+        elif now_s - self._last_s > SILENCE_S_MAX:
             raise DependencyDown(
-                f"{self._brokers}: no record for {SILENCE_S_MAX:.0f} s. Check the brokers, then run verify again"
+                f"{self._brokers}: no record for {SILENCE_S_MAX:.0f} s. Check the brokers, then try again"
             )
+
+
+class Pace:
+    """Holds reading back to a number of records a second; 0: does not."""
+
+    def __init__(self, records_per_s: float) -> None:
+        self._per_s = records_per_s
+        self._due_s = time.monotonic()
+
+    def spend(self, records: int) -> None:
+        """Waits until so many records were due. Time that nobody used is not made up for."""
+        if self._per_s > 0:
+            now_s = time.monotonic()
+            self._due_s = max(self._due_s, now_s) + records / self._per_s
+            time.sleep(max(0.0, self._due_s - now_s))
 
 
 class Accountant:
@@ -72,6 +76,7 @@ class Accountant:
         contracts: Mapping[str, Contract],
         open_source: Callable[[], Source],
         *,
+        rate: float = 0.0,
         examples_max: int = 20,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -80,11 +85,13 @@ class Accountant:
         self._tables = tables
         self._letters = letters
         self._open_source = open_source
+        self._pace = Pace(rate)
         self._progress = progress
-        self._heart = Heart(config.kafka.brokers)
         self.report = Report(examples_max=examples_max)
+        keys = KeySearch(config, cluster, tables, self._records)
         self._candidates = {
-            topic: Candidates(config, topic, contract, tables, self.report) for topic, contract in contracts.items()
+            topic: Candidates(config, topic, contract, tables, self.report, keys)
+            for topic, contract in contracts.items()
         }
 
     def run(self, reaches: Sequence[Reach]) -> Report:
@@ -93,48 +100,36 @@ class Accountant:
         for reach in reaches:
             self._read_again(reach)
             self._sweep(reach)
-            self.report.dead_letters_repeated += self._letters.repeated(reach.partition, reach.low, reach.end)
-        for topic, candidates in self._candidates.items():
+        for candidates in self._candidates.values():
             candidates.look_up()
-            candidates.search_keys(self._runs([reach for reach in reaches if reach.partition.topic == topic]))
         self.report.partitions = len(reaches)
         self.report.seconds = round(time.monotonic() - start_s, 3)
         return self.report
 
-    def _runs(self, reaches: Sequence[Reach]) -> Callable[[], Iterator[tuple[Records, int, int, Stored]]]:
-        """Reads everything once more; for event ids that are not in the tables."""
-
-        def runs() -> Iterator[tuple[Records, int, int, Stored]]:
-            for reach in reaches:
-                for records, first, cut in self._records(reach.partition, reach.low, reach.end):
-                    next_ = records.offsets[cut - 1] + 1
-                    yield records, first, cut, self._tables.stored(reach.partition, records.offsets[first], next_)
-
-        return runs
-
-    def _records(self, partition: Partition, low: int, end: int) -> Iterator[tuple[Records, int, int]]:
-        self._heart.beat()
-        for records, first, cut in span_reader.read(self._open_source, [Span(partition, low, end)], self._heart.check):
-            self._heart.beat()
+    def _records(self, spans: Sequence[Span]) -> Iterator[tuple[Records, int, int]]:
+        heart = Heart(self._config.kafka.brokers)
+        for records, first, cut in span_reader.read(self._open_source, spans, lambda: heart(False)):
             yield records, first, cut
+            self._pace.spend(cut - first)
+            heart(True)
 
     def _read_again(self, reach: Reach) -> None:
-        if reach.low >= reach.end:
-            return
-        window = _Window(self._tables, self._letters, reach)
-        try:
-            for records, first, cut in self._records(reach.partition, reach.low, reach.end):
-                for start, stop in window.pieces(records, first, cut):
-                    self._account(records, start, stop, window)
-                self._progress(cut - first)
-        except SourceError as error:
-            # Retention went on while we read: what we had not reached yet cannot be proved any more.
-            low = self._cluster.watermarks([reach.partition])[reach.partition][0]
-            if low <= window.position:
-                raise
-            self.report.not_proved.append(f"{reach.partition}: records were removed while they were read ({error})")
-            self.report.unreadable += min(low, reach.end) - window.position
-            self._read_again(Reach(reach.partition, reach.first, min(low, reach.end), reach.end, reach.high))
+        low = reach.low
+        while low < reach.end:
+            window = _Window(self._tables, self._letters, reach.partition, low, reach.end)
+            try:
+                for records, first, cut in self._records([Span(reach.partition, low, reach.end)]):
+                    for start, stop in window.pieces(records, first, cut):
+                        self._account(records, start, stop, window)
+                    self._progress(cut - first)
+                return
+            except SourceError:
+                # Retention went on while we read: what we had not reached yet cannot be proved any more.
+                low = min(self._cluster.watermarks([reach.partition])[reach.partition][0], reach.end)
+                if low <= window.position:
+                    raise
+                self.report.removed += low - window.position
+                self.report.unreadable += low - window.position
 
     def _account(self, records: Records, first: int, cut: int, window: _Window) -> None:
         """Records `[first, cut)` of a run, all of them inside the window."""
@@ -142,10 +137,11 @@ class Accountant:
         stored, letters = window.stored, window.letters
         report.records += len(offsets)
         here = stored.offsets.intersection(offsets)
-        lettered = letters.intersection(offsets)
+        lettered = letters.offsets.intersection(offsets)
         faulty = (here & lettered) | here & stored.several.keys()
         report.rows += len(here) - len(faulty)
         report.dead_letters += len(lettered - here)
+        report.dead_letters_repeated += sum(letters.several[offset] - 1 for offset in lettered & letters.several.keys())
         for offset in sorted(faulty):
             rows = stored.several.get(offset, 1)
             why = f"{rows} rows" if rows > 1 else "a row"
@@ -162,10 +158,11 @@ class Accountant:
         bounds = self._tables.bounds(reach.partition)
         if bounds is None:
             return
-        for outside, first, next_ in (
-            ("before", bounds[0], reach.low),
-            ("beyond", max(reach.end, bounds[0]), bounds[1] + 1),
-        ):
+        first = bounds[0] if reach.open_begin else max(bounds[0], reach.first)
+        stretches = [("before", first, reach.low)]
+        if reach.open_end:
+            stretches.append(("beyond", max(reach.end, first), bounds[1] + 1))
+        for outside, first, next_ in stretches:
             for start in range(first, next_, SWEEP_OFFSETS):
                 stop = min(next_, start + SWEEP_OFFSETS)
                 count, several = self._tables.several(reach.partition, start, stop, self.report.examples_max + 1)
@@ -180,15 +177,15 @@ class Accountant:
 class _Window:
     """What is known of the offsets around the reading position."""
 
-    def __init__(self, tables: Tables, letters: Letters, reach: Reach) -> None:
+    def __init__(self, tables: Tables, letters: Letters, partition: Partition, low: int, end: int) -> None:
         self._tables = tables
         self._letters = letters
-        self._partition = reach.partition
-        self._limit = reach.end
-        self.position = reach.low
-        self._end = reach.low
+        self._partition = partition
+        self._limit = end
+        self.position = low
+        self._end = low
         self.stored = NOTHING
-        self.letters: frozenset[int] = frozenset()
+        self.letters = NOTHING
 
     def pieces(self, records: Records, first: int, cut: int) -> Iterator[tuple[int, int]]:
         """Cuts `[first, cut)` of a run at the edges of windows, moving the window on before each piece."""
@@ -202,70 +199,3 @@ class _Window:
             yield first, stop
             self.position = records.offsets[stop - 1] + 1
             first = stop
-
-
-def reaches(
-    config: Config, cluster: Cluster, tables: Tables, since_ms: int | None, report_to: list[str]
-) -> list[Reach]:
-    """How far each partition was consumed, and how much of it can be read again.
-
-    Begins at `since_ms`, or where `kafka.start` says; what cannot be known is told to `report_to`.
-    """
-    partitions = [
-        Partition(route.topic, number)
-        for route in config.routes
-        for number in range(cluster.topic_partitions(route.topic))
-    ]
-    committed = cluster.committed(partitions)
-    marks = cluster.watermarks(partitions)
-    begins = _begins(config, cluster, tables, partitions, since_ms, report_to)
-    found = []
-    for partition in partitions:
-        offset, (low, high) = committed[partition][0], marks[partition]
-        if offset < 0:
-            continue
-        if offset > high:
-            report_to.append(
-                f"{partition}: {offset - high:,} committed offsets lie beyond the end of the log ({high:,})"
-            )
-        first = begins.get(partition, 0)
-        end = min(offset, high)
-        found.append(Reach(partition, min(first, end), min(max(low, first), end), end, high))
-    without = len(partitions) - len(found)
-    if without:
-        report_to.append(
-            f"{without} of {len(partitions)} partitions have no committed offset: nothing of them was consumed"
-        )
-    return found
-
-
-def _begins(
-    config: Config,
-    cluster: Cluster,
-    tables: Tables,
-    partitions: Sequence[Partition],
-    since_ms: int | None,
-    report_to: list[str],
-) -> dict[Partition, int]:
-    start = parse_start(config.kafka.start)
-    if since_ms is not None:
-        report_to.append("records before the given time: they were left out")
-        return cluster.offsets_for_times(dict.fromkeys(partitions, since_ms))
-    if start == "earliest":
-        return {}
-    if start == "latest":
-        report_to.append('kafka.start is "latest": nothing is known of records before the first row of each partition')
-        bounds = {partition: tables.bounds(partition) for partition in partitions}
-        return {partition: found[0] if found else 2**62 for partition, found in bounds.items()}
-    return cluster.offsets_for_times(dict.fromkeys(partitions, start))
-
-
-def batches_in_flight(config: Config, cluster: Cluster, partitions: Sequence[Partition]) -> int:
-    """How many declared batches the committed metadata names that the committed offsets have not passed."""
-    identity = intent.Identity(config.name, "", {})
-    found = set()
-    for partition, (offset, metadata) in cluster.committed(partitions).items():
-        for one in intent.decode(metadata, identity, partition):
-            if any(span.partition == partition and span.next > offset for span in one.spans):
-                found.add(one.identity)
-    return len(found)

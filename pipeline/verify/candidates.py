@@ -5,41 +5,42 @@ Uses the very decoder and block builder of the worker, so that both decide alike
 
 from __future__ import annotations
 
-import hashlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline import native
 from pipeline.config.schema import Config
 from pipeline.contract import LINEAGE, Contract, Target, encode_json
 from pipeline.decode import Decoder
-from pipeline.dedup import HEADER, KEY
 from pipeline.types import Partition, Records
+from pipeline.verify.keys import KeySearch, digest, keys_of, source_of
 from pipeline.verify.report import Report
-from pipeline.verify.tables import Stored, Tables
+from pipeline.verify.tables import Tables
 
 CANDIDATES_MAX = 100_000
 """Possible duplicates that wait for one look into the tables; a few megabytes of ids."""
+CANDIDATES_BYTES_MAX = 32 * 1024 * 1024
+"""The same for long ids."""
 KEYS_MAX = 250_000
-"""The same where ids are not in the tables: more than this many are not looked for."""
+"""The same where ids are not in the tables: then what was consumed is read again for every so many of them."""
 SECRET = bytes(16)
-
-Runs = Callable[[], Iterator[tuple[Records, int, int, Stored]]]
 
 
 class Candidates:
     """Decides about the unaccounted records of one topic, and counts them in the report."""
 
-    def __init__(self, config: Config, topic: str, contract: Contract, tables: Tables, report: Report) -> None:
+    def __init__(
+        self, config: Config, topic: str, contract: Contract, tables: Tables, report: Report, keys: KeySearch
+    ) -> None:
         self._config = config
         self._topic = topic
         self._tables = tables
         self._report = report
         self._decoder = Decoder(contract, config.limits.record_bytes_max, config.dead_letters.tombstones)
-        key = config.dedup.key
-        self._source = key[0] if key and key[0].startswith("@") else ""
-        self._deduplicates = bool(key)
+        self._search = keys
+        self._source = source_of(config)
+        self._deduplicates = bool(config.dedup.key)
         columns_count = self._deduplicates and not self._source
         self._targets = contract.tables
         self._builders = {
@@ -52,6 +53,7 @@ class Candidates:
         self._keys: dict[tuple[bytes, str], list[tuple[Partition, int]]] = {}
         """(digest of the key, table) -> the records that wait for somebody with that key to be stored."""
         self._keys_held = 0
+        self._keys_oldest_ms = 0
 
     def examine(self, records: Records, indices: Sequence[int]) -> None:
         """Records that have neither row nor letter: filtered, dropped, possible duplicates, or missing."""
@@ -60,7 +62,7 @@ class Candidates:
         offsets = array("q", [records.offsets[index] for index in indices])
         for index, reject in rejects:
             self._reject(records.partition, offsets[index], reject.code.value)
-        keys = self._keys_of(records, indices)
+        keys = keys_of(self._source, records, indices) if self._source else None
         run = native.Run(
             records.partition.topic,
             records.partition.number,
@@ -74,35 +76,31 @@ class Candidates:
                 self._missing(records.partition, offsets[index], "no row, and no dead letter")
         elif keys is not None:
             tables = {index: self._targets[type(rows[index])].table for index in good}
-            self._hold_keys(records.partition, offsets, keys, tables)
+            self._hold_keys(records.partition, run, keys, tables)
         else:
             self._hold_rows(rows, run, good)
 
     def look_up(self) -> None:
-        """Settles the possible duplicates whose ids are columns."""
+        """Settles the possible duplicates that still wait."""
         for pending in self._pending.values():
             self._settle(pending)
+        self._search_keys()
 
-    def search_keys(self, runs: Runs) -> None:
-        """Settles the possible duplicates whose ids are in Kafka only: reads everything once more."""
+    def _search_keys(self) -> None:
+        """Settles the possible duplicates whose ids are in Kafka only: reads what was consumed once more."""
         if not self._keys:
             return
-        digests = {digest for digest, _ in self._keys}
-        for records, first, cut, stored in runs():
-            found = self._keys_of(records, range(first, cut)) or []
-            for index, key in enumerate(found, first):
-                if key is not None and _digest(key) in digests and records.offsets[index] in stored.offsets:
-                    self._settle_key(key, records.values[index])
+        wanted = frozenset(one for one, _ in self._keys)
+        for found in self._search.find(self._topic, wanted, self._keys_oldest_ms):
+            # Records with the key that go to the same table as the stored one are its duplicates.
+            row = self._decoder.decode([found.value])[0][0]
+            if row is not None:
+                self._report.duplicates += len(self._keys.pop((found.digest, self._targets[type(row)].table), ()))
         for places in self._keys.values():
             for partition, offset in places:
                 self._missing(partition, offset, "no row, no dead letter, and no stored record has its key")
         self._keys.clear()
-
-    def _settle_key(self, key: bytes, value: bytes | None) -> None:
-        """A stored record has this key: the others with the key that go to the same table are its duplicates."""
-        row = self._decoder.decode([value])[0][0]
-        if row is not None:
-            self._report.duplicates += len(self._keys.pop((_digest(key), self._targets[type(row)].table), ()))
+        self._keys_held = self._keys_oldest_ms = 0
 
     def _encodable(self, rows: list[Any], run: native.Run, keys: list[bytes | None] | None) -> list[int]:
         """The rows that the block builder takes; the others are counted as rejects."""
@@ -127,7 +125,7 @@ class Candidates:
         for index in good:
             self._pending[type(rows[index])].places.append((run.partition, run.offsets[index]))
         for pending in self._pending.values():
-            if len(pending.places) >= CANDIDATES_MAX:
+            if len(pending.places) >= CANDIDATES_MAX or pending.builder.nbytes >= CANDIDATES_BYTES_MAX:
                 self._settle(pending)
 
     def _settle(self, pending: _Pending) -> None:
@@ -143,25 +141,16 @@ class Candidates:
             )
 
     def _hold_keys(
-        self, partition: Partition, offsets: array[int], keys: list[bytes | None], tables: dict[int, str]
+        self, partition: Partition, run: native.Run, keys: list[bytes | None], tables: dict[int, str]
     ) -> None:
         for index, table in tables.items():
             if self._keys_held >= KEYS_MAX:
-                note = f"records beyond the first {KEYS_MAX:,} without row or letter: their keys were not searched for"
-                if note not in self._report.not_proved:
-                    self._report.not_proved.append(note)
-                self._missing(partition, offsets[index], "no row, no dead letter; its key was not searched for")
-                continue
+                self._search_keys()
             self._keys_held += 1
-            self._keys.setdefault((_digest(keys[index] or b""), table), []).append((partition, offsets[index]))
-
-    def _keys_of(self, records: Records, indices: Sequence[int]) -> list[bytes | None] | None:
-        if not self._source:
-            return None
-        if self._source == KEY:
-            return [records.key(index) for index in indices]
-        name = self._source.removeprefix(HEADER)
-        return [dict(records.headers(index)).get(name) for index in indices]
+            time_ms = run.timestamps[index]
+            self._keys_oldest_ms = min(self._keys_oldest_ms or time_ms, time_ms)
+            place = (digest(keys[index] or b""), table)
+            self._keys.setdefault(place, []).append((partition, run.offsets[index]))
 
     def _reject(self, partition: Partition, offset: int, code: str) -> None:
         if self._config.dead_letters.on_reject == "drop":
@@ -182,7 +171,3 @@ class _Pending:
         columns += [native.Column(name, LINEAGE[name][1], LINEAGE[name][0]) for name in ("_partition", "_offset")]
         self.builder = native.BlockBuilder(columns, key=(), encode_json=encode_json)
         self.places: list[tuple[int, int]] = []
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.blake2b(key, digest_size=16).digest()

@@ -9,32 +9,37 @@ from pipeline.assembly import load_contracts, wait_for_clickhouse
 from pipeline.clickhouse import ClickHouse
 from pipeline.config.schema import Config
 from pipeline.kafka import Cluster
+from pipeline.selection import Selection
 from pipeline.source import open_source
 from pipeline.types import Partition, Source
 from pipeline.verify import letters as dead_letters
-from pipeline.verify.account import Accountant, Heart, Reach, batches_in_flight, reaches
+from pipeline.verify.account import Accountant, Heart
 from pipeline.verify.letters import Letters
 from pipeline.verify.oracle import Oracle
-from pipeline.verify.report import Report
+from pipeline.verify.reach import Reach, batches_in_flight, reaches
+from pipeline.verify.report import Report, Stretch
 from pipeline.verify.tables import Tables
 
 WAIT_S = 10.0
+EVERYTHING = Selection()
 
 
 def verify(
     config: Config,
     *,
     oracle: Oracle | None = None,
-    since_ms: int | None = None,
+    selection: Selection = EVERYTHING,
+    rate: float = 0.0,
     examples_max: int = 20,
     wait_s: float = WAIT_S,
     begin: Callable[[int], None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Accounts for every record below the committed offsets. With an oracle also for those no longer in Kafka.
+    """Accounts for the selected records below the committed offsets. With an oracle also for those no longer in Kafka.
 
-    `begin` is told how many offsets there are, `progress` how many were done since its last call. Raises DependencyDown
-    when Kafka or ClickHouse is away, ConfigurationError when topics, tables and contracts do not fit together.
+    Reads at the most `rate` records a second where that is above 0. `begin` is told how many offsets there are, `progress`
+    how many were done since its last call. Raises DependencyDown when Kafka or ClickHouse is away, ConfigurationError when
+    topics, tables and contracts do not fit together, SelectionError when the selection names what there is not.
     """
     with ExitStack() as stack:
         cluster = Cluster(config.kafka)
@@ -50,14 +55,24 @@ def verify(
             return open_source(config.kafka)
 
         limits: list[str] = []
-        found = reaches(config, cluster, tables, since_ms, limits)
+        found = reaches(config, cluster, tables, selection, limits)
         begin(sum(reach.end - reach.low for reach in found))
         letters = _letters(config, cluster, source, limits)
         accountant = Accountant(
-            config, cluster, tables, letters, contracts, source, examples_max=examples_max, progress=progress
+            config,
+            cluster,
+            tables,
+            letters,
+            contracts,
+            source,
+            rate=rate,
+            examples_max=examples_max,
+            progress=progress,
         )
         report = accountant.run(found)
-        report.in_flight = batches_in_flight(config, cluster, [reach.partition for reach in found])
+        report.stretch = [Stretch(*reach.partition, reach.first, reach.end, reach.low) for reach in found]
+        open_ended = [reach.partition for reach in found if reach.open_end]
+        report.in_flight = batches_in_flight(config, cluster, open_ended) if open_ended else 0
         if oracle is not None:
             oracle.check(found, tables, letters, report)
         _conclude(report, found, limits, oracle)
@@ -71,7 +86,7 @@ def _letters(config: Config, cluster: Cluster, source: Callable[[], Source], lim
     if not cluster.topic_exists(topic):
         limits.append(f"the dead-letter topic {topic} does not exist: rejects count as missing")
         return dead_letters.of(())
-    letters = dead_letters.read(cluster, topic, config.name, source, Heart(config.kafka.brokers).check)
+    letters = dead_letters.read(cluster, topic, config.name, source, Heart(config.kafka.brokers))
     if letters.gone:
         limits.append(f"{letters.gone:,} records of {topic} are no longer there: their rejects count as missing")
     return letters
@@ -93,6 +108,8 @@ def _conclude(report: Report, found: list[Reach], limits: list[str], oracle: Ora
             f"{sum(map(_count, gone)):,} consumed offsets are no longer in Kafka (most of {partition}: {count:,}); "
             f"{report.unreadable_rows:,} of them have a row"
         )
+    if report.removed:
+        limits.append(f"{report.removed:,} offsets were removed from Kafka while they were read")
     if report.rows_beyond or report.in_flight:
         limits.append(
             f"{report.in_flight} batches are in flight, {report.rows_beyond:,} rows lie beyond the committed offsets: "

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.types import Partition
-from pipeline.verify.account import Reach
 from pipeline.verify.letters import Letters
+from pipeline.verify.reach import Reach
 from pipeline.verify.report import Fault, Report
-from pipeline.verify.tables import Stored, Tables
+from pipeline.verify.stored import Stored
+from pipeline.verify.tables import Tables
 from pipeline.workload.make import BLOCK_RECORDS, Fate, Generator, Outcome
 
 STEP_RECORDS = 64 * BLOCK_RECORDS
@@ -33,10 +34,10 @@ class Oracle:
         for reach in reaches:
             if reach.partition.topic != self._topic:
                 continue
-            for first in range(0, reach.end, STEP_RECORDS):
+            for first in range(0 if reach.open_begin else reach.first, reach.end, STEP_RECORDS):
                 next_ = min(reach.end, first + STEP_RECORDS)
                 stored = tables.stored(reach.partition, first, next_)
-                lettered = letters.between(reach.partition, first, next_)
+                lettered = letters.between(reach.partition, first, next_).offsets
                 self._count(reach.partition, first, next_, reach.low)
                 for offset, kind, why in self._differences(reach.partition, first, next_, stored, lettered):
                     readable = reach.low <= offset < reach.end

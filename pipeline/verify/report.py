@@ -8,6 +8,10 @@ from typing import Any, Literal
 Fault = Literal["missing", "doubled", "unexpected"]
 
 
+STRETCHES_SHOWN_MAX = 3
+"""With more partitions their offsets are in the JSON only."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One record that is at fault."""
@@ -16,6 +20,17 @@ class Example:
     partition: int
     offset: int
     why: str
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Of one partition: `[first, next)` is accounted for; of it, Kafka still had `[readable_from, next)`."""
+
+    topic: str
+    partition: int
+    first: int
+    next: int
+    readable_from: int
 
 
 @dataclass
@@ -46,7 +61,11 @@ class Report:
     """Rows at or after the committed offsets: of batches in flight."""
     in_flight: int = 0
     """Batches declared and not yet passed by the committed offset."""
+    removed: int = 0
+    """Of the offsets no longer in Kafka, those that retention took while they were about to be read."""
     partitions: int = 0
+    stretch: list[Stretch] = field(default_factory=list)
+    """The offsets that the account is about."""
     seconds: float = 0.0
     proved: list[str] = field(default_factory=list)
     not_proved: list[str] = field(default_factory=list)
@@ -72,7 +91,10 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report for people."""
-        head = f"{self.records:,} records of {self.partitions} partitions read again in {self.seconds:.1f} s"
+        partitions = "1 partition" if self.partitions == 1 else f"{self.partitions} partitions"
+        head = [f"{self.records:,} records of {partitions} read again in {self.seconds:.1f} s"]
+        if len(self.stretch) <= STRETCHES_SHOWN_MAX:
+            head += [f"  {one.topic}/{one.partition}: offsets {one.first:,} to {one.next:,}" for one in self.stretch]
         counts = (
             ("rows", self.rows, ""),
             ("dead letters", self.dead_letters, self._repeated()),
@@ -84,7 +106,7 @@ class Report:
             ("not as generated", self.unexpected, ""),
         )
         always = ("rows", "dead letters", "duplicates of a stored row", "missing", "doubled")
-        lines = [head] + [f"  {number:>14,}  {name}{more}" for name, number, more in counts if number or name in always]
+        lines = head + [f"  {number:>14,}  {name}{more}" for name, number, more in counts if number or name in always]
         for kind, found in self.examples.items():
             total = getattr(self, kind)
             lines += [f"  {kind}: {one.topic}/{one.partition} offset {one.offset}: {one.why}" for one in found]

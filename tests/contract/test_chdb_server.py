@@ -200,6 +200,12 @@ def test_statement_in_url_in_body_and_in_both(http_client: Http) -> None:
     assert json.loads(http_client.ok("SELECT 1 AS a", default_format="JSON"))["data"] == [{"a": 1}]
 
 
+def test_statements_that_are_read_but_not_streamed(http_client: Http) -> None:
+    assert http_client.ok("CHECK GRANT SELECT ON system.one") == b"1\n"
+    assert b"GRANT " in http_client.ok("SHOW GRANTS")
+    assert http_client.ok("EXISTS TABLE system.one") == b"1\n"
+
+
 def test_headers_of_an_answer(http_client: Http) -> None:
     answer = http_client.send("SELECT number FROM numbers(3)", query_id="my-query", wait_end_of_query=1)
     assert answer.headers["X-ClickHouse-Query-Id"] == "my-query"

@@ -144,6 +144,18 @@ def test_keys_headers_timestamps_and_tombstones(cluster: Cluster, source_of: Ope
     assert sum(run.nbytes for run in runs(events)) == 1
 
 
+def test_values_as_lines(cluster: Cluster) -> None:
+    """What the baseline with JSONEachRow hands on: of the native reader only."""
+    topic = cluster.topic()
+    cluster.write(topic, 0, [b'{"a":1}', None, b"", b"x" * 100_000, b"\xff\x00end"])
+    source = open_source(Kafka(brokers=cluster.brokers, group="g", reader="native"))
+    source.assign({Partition(topic, 0): 0})
+    events: Any = read(source, until=ended(Partition(topic, 0)))
+    lines = b"".join(event.lines() for event in events if not isinstance(event, PartitionEnd))
+    assert lines == b'{"a":1}\n' + b"\n" + b"x" * 100_000 + b"\n" + b"\xff\x00end\n"
+    source.close()
+
+
 def test_partitions_interleaved(cluster: Cluster, source_of: OpenSource, rng: random.Random) -> None:
     topic = cluster.topic()
     written: dict[Partition, list[bytes | None]] = {Partition(topic, n): [] for n in range(PARTITIONS)}

@@ -30,6 +30,8 @@ REBUILD_S_MAX = 30.0
 _PASSING_EXITS = {0, 69, 75}
 """Codes with which a worker may end by itself: a server was away at its start. 70 and the like are findings."""
 _NO_LETTERS_TOPIC = 78
+START_S_MAX = 30.0
+"""From a look at the dead-letter topic to the exit of a worker that starts on a busy machine."""
 _MODULES: dict[plan.Track, ModuleType] = {"workers": workers, "servers": server_faults, "wires": wires}
 
 
@@ -172,7 +174,7 @@ def _bad_exits(scene: Scene) -> list[str]:
     """Workers that ended by themselves with a code that nothing of what was done to them explains."""
     found = []
     for one in scene.fleet.exits:
-        gone = any(first - 1 <= one.at_s <= last + 5 for first, last in scene.letters_gone)
+        gone = any(first - 1 <= one.at_s <= last + START_S_MAX for first, last in scene.letters_gone)
         if one.code not in _PASSING_EXITS and not (one.code == _NO_LETTERS_TOPIC and gone):
             found.append(f"worker {one.worker} ended by itself with code {one.code}: {one.said[-600:]}")
     return found

@@ -146,6 +146,7 @@ class Stage:
             "group_protocol": setting.protocol,
             "revoke_drain_ms_max": 2_000,
         }
+        kafka["commit_timeout_ms"] = SOCKET_TIMEOUT_S * 1000
         kafka["librdkafka"] = {"socket.timeout.ms": SOCKET_TIMEOUT_S * 1000, "reconnect.backoff.max.ms": 1_000}
         if setting.protocol == "classic":
             kafka["session_timeout_ms"] = int(SESSION_S * 1000)
@@ -190,7 +191,9 @@ def delete_group(stage: Stage, seconds: float) -> None:
     """Forgets the committed offsets, as soon as the group has no member left."""
 
     def attempt() -> None:
-        stage.servers.admin.delete_consumer_groups([stage.name], request_timeout=10)[stage.name].result(15)
+        # A client of its own each time: one that knows a coordinator that has moved goes on asking it.
+        admin = AdminClient({"bootstrap.servers": stage.servers.kafka.bootstrap, "log_level": 0})
+        admin.delete_consumer_groups([stage.name], request_timeout=10)[stage.name].result(15)
 
     patiently(attempt, KafkaException, seconds)
 

@@ -85,7 +85,7 @@ def forget_offsets(scene: Scene, rng: Random) -> None:
                 scene.fleet.stop(number)
                 scene.tally.add("process", "worker restarted as planned")
         time.sleep(SETTLED_S)
-        delete_group(scene.stage, 30.0)
+        delete_group(scene.stage, 60.0)
         scene.tally.add("cluster", "committed offsets forgotten")
         scene.note("the committed offsets are forgotten")
         _bring_up(scene)

@@ -17,6 +17,7 @@ from pipeline.config.schema import Kafka
 from pipeline.deadletter import DeadLetters
 from pipeline.embedded.mock_kafka import ApiKey
 from pipeline.errors import ConfigurationError, DependencyDown, PipelineStopped
+from pipeline.kafka import Clients, Cluster
 from pipeline.letter import record_of
 from pipeline.metrics import Metrics
 from pipeline.patience import Stopping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.embedded.mock_kafka import MockKafka
 
 SOURCE = Partition("orders", 3)
+CLIENTS = Clients()
 
 
 def letter(
@@ -48,7 +50,7 @@ class Letters:
             kafka.create_topic("letters", 2)
         self.letters = self.new(pipeline, wait_ms_max)
 
-    def new(self, pipeline: str = "pipe", wait_ms_max: int = 100) -> DeadLetters:
+    def new(self, pipeline: str = "pipe", wait_ms_max: int = 100, clients: Clients = CLIENTS) -> DeadLetters:
         return DeadLetters(
             self.config,
             "letters",
@@ -57,6 +59,7 @@ class Letters:
             pipeline=pipeline,
             stopping=self.stopping,
             random=random.Random(1),
+            clients=clients,
             wait_ms_max=wait_ms_max,
         )
 
@@ -147,12 +150,13 @@ def test_the_search_finds_this_pipelines_letters_of_the_spans(bench: Letters) ->
     foreign.write([letter(n) for n in range(50, 60)])
     foreign.close()
     spans = [Span(SOURCE, 10, 12), Span(SOURCE, 48, 60), Span(other, 0, 1), Span(Partition("x", 0), 0, 100)]
-    assert bench.letters.written(spans, 0) == {(SOURCE, 10), (SOURCE, 11), (SOURCE, 48), (SOURCE, 49), (other, 0)}
-    assert bench.letters.written([], 0) == set()
+    records = [(SOURCE, 10), (SOURCE, 11), (SOURCE, 48), (SOURCE, 49), (other, 0)]
+    assert bench.letters.written(spans, 0) == dict.fromkeys(records, Stage.DECODE)
+    assert bench.letters.written([], 0) == {}
 
 
 def test_an_empty_topic_is_searched_at_once(bench: Letters) -> None:
-    assert bench.letters.written([Span(SOURCE, 0, 100)], 0) == set()
+    assert bench.letters.written([Span(SOURCE, 0, 100)], 0) == {}
 
 
 def test_several_threads_write_at_once(bench: Letters) -> None:
@@ -218,15 +222,12 @@ def test_a_missing_topic_is_a_configuration_error_with_the_command(mock_kafka: M
     bench.letters.close()
 
 
-def test_no_broker_at_start_is_a_dependency_that_is_down(
-    mock_kafka: MockKafka, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_broker_at_start_is_a_dependency_that_is_down(mock_kafka: MockKafka) -> None:
     bench = Letters(mock_kafka)
     mock_kafka.broker_down()
-    impatient = deadletter.Cluster
-    monkeypatch.setattr(deadletter, "Cluster", lambda config: impatient(config, timeout_s=0.5))
+    impatient = CLIENTS._replace(cluster=lambda config, **_: Cluster(config, timeout_s=0.5))
     with pytest.raises(DependencyDown, match="can be reached"):
-        bench.letters.check()
+        bench.new(clients=impatient).check()
 
 
 @pytest.mark.slow
@@ -333,7 +334,7 @@ def test_a_search_waits_for_brokers(bench: Letters) -> None:
     bench.kafka.broker_up()
     thread.join(60)
     assert raised == []
-    assert found == [{(SOURCE, 3), (SOURCE, 4)}]
+    assert found == [dict.fromkeys([(SOURCE, 3), (SOURCE, 4)], Stage.DECODE)]
 
 
 def test_after_close_nothing_is_written(bench: Letters) -> None:

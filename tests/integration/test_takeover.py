@@ -178,6 +178,31 @@ def test_offsets_set_back_beyond_the_window_do_not_write_copies(pipeline: Pipeli
     assert pipeline.copies() == 1
 
 
+def test_the_window_is_that_of_the_position_and_not_of_later_rows(pipeline: Pipeline) -> None:
+    """Offsets set back by some: rows beyond them are stored, so much later that their window knows nothing of the first."""
+    config = pipeline.config(dedup={"window_s": 60})
+    begin_ms = int(time.time() * 1000) - 3_600_000
+    pipeline.produce([event(number) for number in range(100)], timestamp=begin_ms)
+    pipeline.produce([event(number) for number in range(50)], timestamp=begin_ms + 10_000)
+    pipeline.run_until_caught_up(config)
+    pipeline.produce([event(number) for number in range(100, 200)], timestamp=begin_ms + 600_000)
+    pipeline.run_until_caught_up(config)
+    assert pipeline.count() == 200
+    pipeline.group += "-again"
+    pipeline.commit(0, 100, "")
+    pipeline.run_until_caught_up(pipeline.config(dedup={"window_s": 60}))
+    assert pipeline.count() == 200
+
+
+def test_of_more_ids_than_fit_the_latest_are_in_the_window(pipeline: Pipeline) -> None:
+    config = pipeline.config(dedup={"ids_max": 1_000})
+    pipeline.produce([event(number) for number in range(2_000)])
+    pipeline.run_until_caught_up(config)
+    pipeline.produce([event(number) for number in range(1_900, 2_000)])
+    pipeline.run_until_caught_up(config)
+    assert pipeline.count() == 2_000
+
+
 @pytest.mark.parametrize("start", ["latest", "earliest"])
 def test_the_start_position_holds_for_partitions_without_a_commit(pipeline: Pipeline, start: str) -> None:
     pipeline.produce([event(number) for number in range(10)])
@@ -201,4 +226,43 @@ def test_copies_of_rows_that_recovery_finds_stored_are_recognised(pipeline: Pipe
     pipeline.produce([event(number) for number in range(50, 150)])
     pipeline.run_until_caught_up(pipeline.config(dedup={"rebuild": rebuild}))
     assert pipeline.count() == 150
+    assert pipeline.copies() == 1
+
+
+def test_a_recovered_batch_knows_the_rows_of_the_one_before(pipeline: Pipeline) -> None:
+    """Two batches in flight, the first stored before; the second repeats ids of the first."""
+    config = pipeline.config(dedup={"window_s": 60})
+    pipeline.produce([event(number) for number in range(100)])
+    pipeline.run_until_caught_up(config)
+    pipeline.produce([event(number) for number in range(50, 150)])
+    pipeline.group += "-again"
+    identity = Identity(pipeline.name, pipeline.cluster_id(), {pipeline.topic: ""})
+    partition, now_ms = Partition(pipeline.topic, 0), int(time.time() * 1000)
+    declared = [Intent((Span(partition, first, first + 100),), now_ms + first, digest("x")) for first in (0, 100)]
+    pipeline.commit(0, 0, intents.encode(identity, declared))
+    worker = pipeline.run_until_caught_up(pipeline.config(dedup={"window_s": 60}))
+    assert worker.text().count("finished a declared batch") == 2
+    assert pipeline.count() == 150
+    assert pipeline.copies() == 1
+
+
+def test_a_batch_that_its_partition_has_passed_is_decided_by_the_window_before_it(pipeline: Pipeline) -> None:
+    """Partition 0 has committed past a batch that partition 1 still waits for, and by more than the window."""
+    config = pipeline.config(dedup={"window_s": 60})
+    begin_ms = int(time.time() * 1000) - 3_600_000
+    pipeline.produce([event(number) for number in range(100)], timestamp=begin_ms)
+    pipeline.produce([event(number) for number in range(50, 150)], timestamp=begin_ms + 10_000)
+    pipeline.produce([event(number) for number in range(1_000, 1_100)], partition=1, timestamp=begin_ms + 10_000)
+    pipeline.run_until_caught_up(config)
+    pipeline.produce([event(number) for number in range(200, 300)], timestamp=begin_ms + 600_000)
+    pipeline.run_until_caught_up(config)
+    assert pipeline.count() == 350
+    pipeline.group += "-again"
+    identity = Identity(pipeline.name, pipeline.cluster_id(), {pipeline.topic: ""})
+    here, there = Partition(pipeline.topic, 0), Partition(pipeline.topic, 1)
+    declared = Intent((Span(here, 100, 200), Span(there, 0, 100)), int(time.time() * 1000), digest("x"))
+    pipeline.commit(0, 300, "")
+    pipeline.commit(1, 0, intents.encode(identity, [declared]))
+    pipeline.run_until_caught_up(pipeline.config(dedup={"window_s": 60}))
+    assert pipeline.count() == 350
     assert pipeline.copies() == 1

@@ -195,7 +195,8 @@ def good(tmp_path: Path) -> Path:
 def test_check_offline(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "-c", str(good), "--offline"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("ok       configuration: ")
+    assert out.startswith("ok       configuration  ")
+    assert "an insert may take 120 s, a worker hangs after 240 s, the group expels it after 300 s" in out
     assert "skipped  contract orders: is inferred from the table orders" in out
     assert "blocks_in_flight" in out
     assert err == "\nno problems, no warnings\n"
@@ -207,7 +208,13 @@ def test_check_offline_as_json(good: Path, capsys: pytest.CaptureFixture[str]) -
     assert out.count("\n") == 1
     found = json.loads(out)
     assert set(found) == {"ok", "exit", "problems", "warnings", "checks", "memory_plan"}
-    assert [check["status"] for check in found["checks"]] == ["ok", "skipped"]
+    assert [(check["check"], check["status"]) for check in found["checks"]] == [
+        ("configuration", "ok"),
+        ("deadlines", "ok"),
+        ("contract", "skipped"),
+        ("offline", "skipped"),
+    ]
+    assert all(set(check) == {"check", "name", "status", "text", "fix"} for check in found["checks"])
     plan = found["memory_plan"]
     assert plan.pop("sum") == sum(plan.values())
 
@@ -228,7 +235,28 @@ def test_check_asks_librdkafka_about_the_pass_through(good: Path, capsys: pytest
     assert cli.main(["check", "-c", str(good), "--offline"]) == 78
     out = capsys.readouterr().out
     assert 'is refused by librdkafka: No such configuration property: "socket.timout.ms"' in out
-    assert '-> Correct or remove "socket.timout.ms" under [kafka.librdkafka]' in out
+    assert 'fix: Correct or remove "socket.timout.ms" under [kafka.librdkafka]' in out
+
+
+def test_privileges_are_commands_that_can_be_pasted(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "-c", str(good), "--privileges"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines if line} == {"#", "--", "kafka-acls.sh", "GRANT"}
+    assert all(line.endswith(";") for line in lines if line.startswith("GRANT"))
+    assert cli.main(["check", "-c", str(good), "--privileges", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {(system, who) for system in found for who in found[system]} == {
+        (system, who) for system in ("kafka", "clickhouse") for who in ("worker", "check")
+    }
+    assert [f"{text}" for system in found.values() for one in system.values() for text in one] == [
+        line for line in lines if line and line[0] not in "#-"
+    ]
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "9000", "x"])
+def test_an_outage_is_a_sensible_time(good: Path, hours: str) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["check", "-c", str(good), "--offline", f"--outage={hours}"])
 
 
 def test_check_loads_the_contract_without_any_server(good: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -438,6 +438,7 @@ def test_what_counts_as_a_secret_name() -> None:
         "dedup.key",
         "group",
         "sasl.oauthbearer.token.endpoint.url",
+        "update_insert_deduplication_token_in_dependent_materialized_views",
     ):
         assert not is_secret_name(name)
 

@@ -21,6 +21,7 @@ def made(**options: object) -> Dedup:
     dedup = Dedup(DedupConfig(key=["id"], window_s=3_600, ids_max=10_000, **options))  # type: ignore[arg-type]
     dedup.open(HERE)
     dedup.open(THERE)
+    dedup.rest(THERE)
     return dedup
 
 
@@ -86,6 +87,28 @@ def test_the_window_does_not_wait_for_a_partition_at_its_end_or_gone(leave: Call
     for at_s in range(0, 2 * 3_600 + 1_200, 200):
         dedup.pass_time(THERE, array("q", [START_MS + at_s * 1000]))
     assert claim(dedup, THERE, 2) == NEW
+
+
+def test_a_partition_that_is_read_again_is_waited_for() -> None:
+    dedup = made()
+    claim(dedup, HERE, 1)
+    dedup.pass_time(HERE, array("q", [START_MS]))
+    dedup.reopen(HERE, 2)
+    for at_s in range(0, 3 * 3_600, 200):
+        dedup.pass_time(THERE, array("q", [START_MS + at_s * 1000]))
+    dedup.pass_time(HERE, array("q", [START_MS + 3_000_000]))
+    assert claim(dedup, HERE, 2) == DUPLICATE
+
+
+def test_a_partition_whose_leader_was_away_has_its_window() -> None:
+    dedup = made()
+    claim(dedup, HERE, 1)
+    dedup.pass_time(HERE, array("q", [START_MS]))
+    dedup.rest(HERE)
+    for at_s in range(0, 3_700, 50):
+        dedup.pass_time(THERE, array("q", [START_MS + at_s * 1000]))
+    dedup.pass_time(HERE, array("q", [START_MS + 3_590_000]))
+    assert claim(dedup, HERE, 2) == DUPLICATE
 
 
 @pytest.mark.parametrize("first", [HERE, THERE])

@@ -14,7 +14,7 @@ import pytest
 from pipeline.embedded import codec
 from pipeline.embedded.child import Child, StartFailed
 from pipeline.embedded.faults import Fault, Faults
-from pipeline.embedded.sql import Kind, SqlError, is_insert, split
+from pipeline.embedded.sql import Kind, SqlError, is_insert, is_select, split
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,13 @@ def test_from_infile_belongs_before_the_settings(text: bytes, rest: bytes) -> No
 def test_several_statements_are_refused() -> None:
     with pytest.raises(SqlError, match="Multi-statements"):
         split(b"SELECT 1; SELECT 2")
+
+
+def test_only_a_select_is_streamed() -> None:
+    for text in (b"SELECT 1", b"(SELECT 1)", b"WITH 1 AS a SELECT a", b"/* x */ from t select 1"):
+        assert is_select(text)
+    for text in (b"SHOW GRANTS", b"CHECK GRANT SELECT ON t", b"DESCRIBE t", b"EXPLAIN SELECT 1", b""):
+        assert not is_select(text)
 
 
 def test_is_insert_needs_only_the_beginning() -> None:

@@ -270,3 +270,17 @@ def test_batches_are_recovered_in_the_order_of_their_offsets_whatever_the_clocks
     engine = Engine(IDENTITY, bytes(8), ManualClock(), advance_ms_max=1_000)
     commands = engine.assigned({A: Assigned(1, 10, metadata[A]), B: Assigned(2, 10, metadata[B])})
     assert only(commands, Prepare).intents == (one, two, three)
+
+
+def test_an_empty_batch_behind_an_undeclared_one_goes_with_it() -> None:
+    """Otherwise the records before it would be passed over: neither inserted nor read again."""
+    driver = Driver()
+    commit = only(driver.seal(Span(A, 10, 12)), Commit)
+    driver.engine.commit_done(commit.number, CommitOutcome.REFUSED)
+    assert driver.seal(Span(A, 12, 13), empty=True)
+    discard = only(driver.engine.revoking([B]), Discard)
+    assert discard.positions == {A: 10}
+    driver.engine.revoked([B])
+    driver.clock.advance(1)
+    again = driver.engine.sealed([Span(A, 10, 13)], Payload(), empty=False, flow_epoch=driver.engine.flow_epoch)
+    assert only(again, Commit).entries[A].offset == 10

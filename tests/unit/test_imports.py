@@ -24,8 +24,9 @@ KAFKA = (
     "pipeline.deadletter",
     "pipeline.embedded",
     "pipeline.workload",
+    "pipeline.bench.baselines",
 )
-CLICKHOUSE = ("pipeline.clickhouse", "pipeline.sink", "pipeline.embedded")
+CLICKHOUSE = ("pipeline.clickhouse", "pipeline.sink", "pipeline.embedded", "pipeline.bench.baselines")
 STAGES = ("membership", "source", "decode", "dedup", "batch", "sink", "deadletter")
 LEAVES = {
     "pipeline.types": (),

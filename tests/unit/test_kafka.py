@@ -268,3 +268,20 @@ def test_offsets_that_nobody_gave_in_time_are_no_offsets(mock_kafka: MockKafka) 
     with pytest.raises(DependencyDown):
         cluster.offsets_for_times(dict.fromkeys(partitions, 0))
     cluster.close()
+
+
+def test_a_member_learns_of_a_rebalance_within_a_second() -> None:
+    def interval_ms(**options: Any) -> Any:
+        return properties(Kafka(brokers=NOWHERE, group="g", **options), "membership").get("heartbeat.interval.ms")
+
+    assert interval_ms() == 1_000
+    assert interval_ms(session_timeout_ms=3_000) == 500
+    assert interval_ms(librdkafka={"heartbeat.interval.ms": 2_000}) == 2_000
+    assert interval_ms(group_protocol="consumer") is None
+
+
+def test_a_commit_waits_for_its_answer_as_long_as_configured() -> None:
+    assert (
+        properties(Kafka(brokers=NOWHERE, group="g", commit_timeout_ms=3_000), "membership")["socket.timeout.ms"]
+        == 3_000
+    )

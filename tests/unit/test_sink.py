@@ -140,9 +140,10 @@ class SinkOnLists(Sink):
 
 def sink_of(clickhouse: FakeClickHouse, *, stopping: threading.Event | None = None, **more: Any) -> SinkOnLists:
     stopping = stopping or threading.Event()
+    clock = more.pop("clock", SystemClock())
     config = more.pop("config", CONFIG)
     metrics = more.pop("metrics", Counts())
-    return SinkOnLists(clickhouse, config, SystemClock(), stopping, metrics, random.Random(7), **more)  # type: ignore[arg-type]
+    return SinkOnLists(clickhouse, config, clock, stopping, metrics, random.Random(7), **more)  # type: ignore[arg-type]
 
 
 def write_of(rows: Sequence[Row], spans: tuple[Span, ...]) -> Write:
@@ -182,6 +183,58 @@ def test_a_retry_sends_the_same_object_under_the_same_token(fault: str) -> None:
     assert len({token for token, _ in clickhouse.attempts}) == 1
     assert clickhouse.rows == rows
     assert metrics.retries == ["test"] * 5
+
+
+class Forgetful(FakeClickHouse):
+    """Each lost answer is noticed `pause_s` later, and by then no token is known any more."""
+
+    def __init__(self, facts: TableFacts, pause_s: float) -> None:
+        super().__init__(facts=facts)
+        self.clock = ManualClock()
+        self._pause_s = pause_s
+
+    def insert(self, rows: list[Row], token: str) -> None:
+        try:
+            super().insert(rows, token)
+        except ClickHouseError:
+            self.clock.advance(self._pause_s)
+            self.tokens.clear()
+            raise
+
+
+HOUR = PLAIN._replace(replicated=True, window_blocks=10_000, window_s=3_600)
+
+
+@pytest.mark.parametrize(("facts", "pause_s"), [(HOUR, 2_000.0), (HOUR, 120.0), (PLAIN, 2.0)])
+@pytest.mark.parametrize("faults", [["lost"], ["lost", "down", "lost"], ["down", "down"]])
+def test_rows_are_looked_up_once_the_table_may_have_forgotten_the_token(
+    facts: TableFacts, pause_s: float, faults: list[str]
+) -> None:
+    """The insert was applied, the answer lost, and ClickHouse away for longer than it remembers tokens."""
+    clickhouse = Forgetful(facts, pause_s)
+    clickhouse.faults = list(faults)
+    rows = rows_of(span(0, 10))
+    assert sink_of(clickhouse, clock=clickhouse.clock).insert(write_of(rows, (span(0, 10),))) == []
+    assert clickhouse.rows == rows
+
+
+def test_only_the_rows_that_are_missing_are_sent_again() -> None:
+    clickhouse = Forgetful(HOUR, 2_000.0)
+    rows = rows_of(span(0, 10))
+    clickhouse.rows = rows[:4]
+    clickhouse.faults = ["down"]
+    write = write_of(rows, (span(0, 10),))
+    assert sink_of(clickhouse, clock=clickhouse.clock).insert(write) == []
+    assert clickhouse.attempts == [(write.token(""), rows), (write.token(""), rows[4:])]
+
+
+def test_without_lineage_an_insert_older_than_half_the_window_stops() -> None:
+    clickhouse = Forgetful(HOUR._replace(lineage=False), 2_000.0)
+    clickhouse.faults = ["lost"]
+    with pytest.raises(SinkError, match="no lineage columns") as caught:
+        sink_of(clickhouse, clock=clickhouse.clock).insert(write_of(rows_of(span(0, 4)), (span(0, 4),)))
+    assert not caught.value.retriable
+    assert len(clickhouse.attempts) == 1
 
 
 @pytest.mark.parametrize("code", [60, 497, 516, 164, 49, 12345])

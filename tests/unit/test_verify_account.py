@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from array import array
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -14,7 +15,7 @@ from pipeline.verify import Reach, Report, account
 from pipeline.verify import letters as dead_letters
 from pipeline.verify.account import _Window
 from pipeline.verify.oracle import Oracle
-from pipeline.verify.tables import Stored
+from pipeline.verify.stored import NOTHING, Stored
 from pipeline.workload import Generator, Mix, Outcome, shape
 
 P = Partition("t", 1)
@@ -33,6 +34,9 @@ class Run:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def value(self, index: int) -> bytes | None:
+        return self.values[index]
 
     def key(self, index: int) -> bytes | None:
         return None
@@ -62,7 +66,7 @@ def test_windows_cover_every_record_once_whatever_the_gaps(rng: random.Random, m
         offsets = sorted(rng.sample(range(10, 400), rng.randint(1, 120)))
         end = offsets[-1] + 1 + rng.randint(0, 5)
         tables = MemoryTables(rng.sample(offsets, len(offsets) // 2))
-        window = _Window(tables, dead_letters.of([]), Reach(P, 0, 10, end, end))  # type: ignore[arg-type]
+        window = _Window(tables, dead_letters.of([]), P, 10, end)  # type: ignore[arg-type]
         seen: list[int] = []
         cuts = sorted({0, len(offsets), *(rng.randint(0, len(offsets)) for _ in range(4))})
         for start, stop in itertools.pairwise(cuts):
@@ -79,12 +83,31 @@ def test_windows_cover_every_record_once_whatever_the_gaps(rng: random.Random, m
 def test_letters_between_and_repeated() -> None:
     other = Partition("t", 2)
     letters = dead_letters.of([(P, 5), (P, 3), (P, 5), (P, 9), (P, 5), (other, 5)])
-    assert letters.between(P, 3, 9) == {3, 5}
-    assert letters.between(P, 0, 3) == frozenset()
-    assert letters.between(Partition("t", 7), 0, 99) == frozenset()
-    assert letters.repeated(P, 0, 6) == 2
-    assert letters.repeated(P, 6, 99) == 0
-    assert letters.repeated(other, 0, 99) == 0
+    assert letters.between(P, 3, 9) == Stored(frozenset({3, 5}), {5: 3})
+    assert letters.between(P, 0, 3) == NOTHING
+    assert letters.between(Partition("t", 7), 0, 99) == NOTHING
+    assert letters.between(P, 6, 99) == Stored(frozenset({9}), {})
+    assert letters.between(other, 0, 99) == Stored(frozenset({5}), {})
+
+
+@pytest.mark.parametrize("letters_max", [7, 8, 50, 10_000])
+def test_letters_are_read_again_when_there_is_no_room_for_all(
+    letters_max: int, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "LETTERS_MAX", letters_max)
+    places = [(Partition("t", rng.randrange(3)), rng.randrange(300)) for _ in range(900)]
+    letters = dead_letters.of(places)
+    held = 0
+    for number in range(3):
+        partition = Partition("t", number)
+        for first in range(0, 300, 7):
+            due = Counter(offset for where, offset in places if where == partition and first <= offset < first + 7)
+            several = {offset: count for offset, count in due.items() if count > 1}
+            assert letters.between(partition, first, first + 7) == Stored(frozenset(due), several)
+            held = max(held, letters.held)
+    assert held <= letters_max
+    distinct = len(set(places))
+    assert letters.passes == 1 if letters_max > distinct else letters.passes >= distinct // letters_max
 
 
 def checked(rows: Iterable[int], lettered: Iterable[int], *, low: int = 0, count: int = 3_000) -> tuple[Report, Oracle]:

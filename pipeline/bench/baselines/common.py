@@ -1,0 +1,122 @@
+"""What the baselines share: their arguments, the flat workload's row, their clients and their report."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+
+COLUMNS = ("event_id", "viewed_at", "user_id", "country", "path", "status", "duration_ms", "cached")
+INSERT_ROWS = 50_000
+"""Rows an insert. More would cost memory and hardly less CPU."""
+
+Row = tuple[Any, ...]
+
+
+class Job(NamedTuple):
+    """What to read, and where to."""
+
+    brokers: str
+    topic: str
+    partitions: int
+    url: str
+    table: str
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> Job:
+        brokers, topic, partitions, url, table = arguments
+        return cls(brokers, topic, int(partitions), url, table)
+
+    def clickhouse(self) -> Any:
+        address = urlsplit(self.url)
+        return clickhouse_connect.get_client(host=address.hostname, port=address.port, compress="lz4")
+
+    def consumer_properties(self) -> dict[str, Any]:
+        return {
+            "bootstrap.servers": self.brokers,
+            "group.id": f"baseline-{self.table}",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+        }
+
+
+def row_of(event: Mapping[str, Any]) -> Row:
+    """A row as it is usually written, or an error for a record that the table cannot take.
+
+    Without the check of the status a bad one would fail the insert of all.
+    """
+    return (
+        uuid.UUID(event["event_id"]),
+        datetime.fromtimestamp(event["viewed_at"] / 1000, UTC),
+        int(event["user_id"]),
+        event["country"],
+        event["path"],
+        _status(event["status"]),
+        event["duration_ms"],
+        event["cached"],
+    )
+
+
+def cheap_row_of(event: Mapping[str, Any]) -> Row:
+    """The same with no object that clickhouse-connect can do without: it takes text for a UUID, and ticks for a time."""
+    event_id = event["event_id"]
+    if len(event_id) != 36:
+        raise ValueError("event_id")
+    return (
+        event_id,
+        event["viewed_at"],
+        int(event["user_id"]),
+        event["country"],
+        event["path"],
+        _status(event["status"]),
+        event["duration_ms"],
+        event["cached"],
+    )
+
+
+def _status(status: int) -> int:
+    if not 0 <= status < 65_536:
+        raise ValueError("status")
+    return status
+
+
+class Report:
+    """Counts what was done and prints it at the end."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.rows = 0
+        self.skipped = 0
+        self._cpu_s = cpu_s()
+        self._wall_s = time.monotonic()
+
+    def print(self) -> None:
+        figures = {
+            "records": self.records,
+            "rows": self.rows,
+            "skipped": self.skipped,
+            "cpu_s": cpu_s() - self._cpu_s,
+            "wall_s": time.monotonic() - self._wall_s,
+        }
+        print(json.dumps(figures))
+
+
+def cpu_s() -> float:
+    """CPU time of this process, all its threads, user and system."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def run(main: Callable[[Job, Report], None], arguments: Sequence[str]) -> None:
+    """Runs a baseline; its time begins after the imports, as a worker's does."""
+    job, report = Job.parse(arguments), Report()
+    main(job, report)
+    report.print()

@@ -1,0 +1,27 @@
+"""The suite itself, for half a minute: that its faults can be injected, and that nothing is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.report import lines
+from tests.faults.run import run
+from tests.faults.stage import Setting
+
+SECONDS = 30.0
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_half_a_minute_of_faults(needs_apache_kafka: None, tmp_path: Path, seed: int) -> None:
+    """`make faults` is this, for longer. The protocol and the kind of members are drawn, too."""
+    protocol = "consumer" if seed % 4 >= 2 else "classic"
+    outcome = run(tmp_path, Setting(seed=seed, protocol=protocol, static=seed % 2 == 1), SECONDS, quiet=True)
+    said = "\n".join(lines(outcome))
+    print(said)
+    assert outcome.tally.total("process") > 0, said
+    assert outcome.tally.total("network") > 0, said
+    assert outcome.findings == [], said

@@ -1,0 +1,298 @@
+"""One simulated worker: the project's `Worker` with all its parts, over the models, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+from pipeline.assembly import Assembly
+from pipeline.batch import SealedBatch
+from pipeline.config import schema
+from pipeline.deadletter import DeadLetters
+from pipeline.delivery import Delivery
+from pipeline.errors import Exit, PenstockError
+from pipeline.flow import BatchSealed
+from pipeline.intent import digest
+from pipeline.kafka import Clients
+from pipeline.offsets import Offsets
+from pipeline.patience import Patience
+from pipeline.sink import Sink
+from pipeline.worker import Worker
+from tests.simulation import contracts
+from tests.simulation.clickhouse_model import Server, SimClickHouse
+from tests.simulation.kafka_clients import (
+    LETTERS,
+    Machine,
+    SimCluster,
+    SimConsumer,
+    SimLetterReader,
+    SimProducer,
+    SimSource,
+)
+from tests.simulation.loop import SimQueue, SimThreads
+from tests.simulation.schedule import Schedule
+
+TICK_S = 0.3
+INSERT_THREADS = 2
+
+
+class Silent:
+    """Metrics that nobody reads."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return _nothing
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
+
+
+SILENT = Silent()
+
+
+class SimAssembly(Assembly):
+    machine: Machine
+
+    def open_source(self) -> Any:
+        return SimSource(self.machine)
+
+
+def config_of(schedule: Schedule) -> schema.Config:
+    return schema.Config(
+        name="sim",
+        kafka=schema.Kafka(brokers="sim:1", group="g", group_protocol=schedule.protocol, revoke_drain_ms_max=1_500),  # type: ignore[arg-type]
+        clickhouse=schema.ClickHouse(urls=["http://sim:1"], retry_wait_ms_max=800, insert_threads=INSERT_THREADS),
+        routes=[schema.Route(topic=contracts.TOPIC, table=contracts.TABLE)],
+        dedup=schema.Dedup(
+            key=["id"] if schedule.dedup else [],
+            window_s=schedule.dedup_window_s,
+            ids_max=1_000,
+            rebuild=schedule.rebuild,  # type: ignore[arg-type]
+        ),
+        batch=schema.Batch(rows_max=schedule.rows_max, age_ms_max=200),
+        limits=schema.Limits(batches_in_flight_max=3, rows_in_flight_max=4 * schedule.rows_max),
+        dead_letters=schema.DeadLetters(topic=LETTERS, ratio_max=1.0),
+    )
+
+
+def assemble(
+    schedule: Schedule, config: schema.Config, machine: Machine, server: Server, version: int, random: Random
+) -> SimAssembly:
+    """What `pipeline.assembly.assemble` builds, over the models."""
+    process = machine.process
+    loop: Any = machine.loop
+    contract = contracts.load(version, schedule.lineage, tuple(config.dedup.key))
+    threads = SimThreads(process)
+    stopping: Any = threads.event()
+    metrics: Any = SILENT
+    clickhouse: Any = SimClickHouse(server, process, machine.faults, machine.trace, lambda: machine.held())  # noqa: PLW0108
+    cluster: Any = SimCluster(machine)
+    clients = Clients(
+        consumer=lambda conf, logger: (
+            SimLetterReader(machine) if conf["client.id"] == "penstock-source" else SimConsumer(machine, conf)
+        ),
+        producer=lambda conf, logger: SimProducer(machine),
+        cluster=lambda kafka, **_: SimCluster(machine),
+    )  # type: ignore[arg-type]
+    sink = Sink(clickhouse, config.clickhouse, loop, stopping, metrics, random)
+    letters = DeadLetters(
+        config.kafka,
+        LETTERS,
+        loop,
+        metrics,
+        pipeline=config.name,
+        stopping=stopping,
+        random=random,
+        clients=clients,
+        wait_ms_max=800,
+    )
+    parts = SimAssembly(
+        config=config,
+        clock=loop,
+        metrics=metrics,
+        stopping=stopping,
+        cluster=cluster,
+        offsets=Offsets(cluster, Patience(loop, stopping, random, metrics, wait_ms_max=800)),
+        clickhouse=clickhouse,
+        identity=contracts.IDENTITY,
+        contracts={contracts.TOPIC: contract},
+        sink=sink,
+        dead_letters=letters,
+        delivery=None,  # type: ignore[arg-type]
+        config_digest=digest(contract.digest),
+        threads=threads,  # type: ignore[arg-type]
+        clients=clients,
+    )
+    parts.machine = machine
+    lanes = parts._lanes(_NO_DEDUP)
+    parts.delivery = Delivery(
+        contracts.IDENTITY, sink, letters, lanes.__getitem__, parts.open_source, on_reject="letter"
+    )
+    return parts
+
+
+class _NoDedup:
+    key_is_column = False
+
+
+_NO_DEDUP: Any = _NoDedup()
+
+
+class _Answer:
+    """What an executor gives back, when the work is done already."""
+
+    def __init__(self, value: Any, error: BaseException | None) -> None:
+        self._value, self._error = value, error
+
+    def __await__(self) -> Iterator[Any]:
+        if self._error is not None:
+            raise self._error
+        return self._value
+        yield
+
+
+class _EventLoop:
+    """What the worker uses of asyncio: executors and timers. Work runs in the task that asks for it."""
+
+    def __init__(self, worker: SimWorker) -> None:
+        self._worker = worker
+        self._inserting = 0
+
+    def run_in_executor(self, pool: Any, call: Callable[..., Any], *args: Any) -> _Answer:
+        loop = self._worker.process.loop
+        limited = pool is not None
+        while limited and self._inserting >= INSERT_THREADS:
+            loop.sleep(0.02)
+        self._inserting += limited
+        try:
+            return _Answer(call(*args), None)
+        except Exception as error:
+            return _Answer(None, error)
+        finally:
+            self._inserting -= limited
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        def wait() -> None:
+            self._worker.process.loop.sleep(delay_s)
+            call()
+
+        self._worker.process.start(wait, "timer")
+
+
+class _Finished:
+    """The future that `run` would wait for."""
+
+    def __init__(self, on_exit: Callable[[Exit], None]) -> None:
+        self._code: Exit | None = None
+        self._on_exit = on_exit
+
+    def done(self) -> bool:
+        return self._code is not None
+
+    def set_result(self, code: Exit) -> None:
+        self._code = code
+        self._on_exit(code)
+
+
+class _NoHttp:
+    def stop(self) -> None:
+        pass
+
+
+class SimWorker(Worker):
+    """The project's worker, whose asyncio loop is a task like its other threads."""
+
+    def __init__(
+        self, parts: SimAssembly, on_exit: Callable[[SimWorker, Exit], None], find: Callable[[str], None]
+    ) -> None:
+        self.process = parts.machine.process
+        self._mail = SimQueue(self.process.loop)
+        self._find = find
+        self._waiting: list[Coroutine[Any, Any, None]] = []
+        self.process.on_death.append(lambda: [work.close() for work in self._waiting])
+        self._on_exit = on_exit
+        self.reason: PenstockError | None = None
+        super().__init__(parts)
+        self._loop = _EventLoop(self)  # type: ignore[assignment]
+        self._finished = _Finished(self._leave)  # type: ignore[assignment]
+        self._ticker: Any = None
+
+    def start(self) -> None:
+        self.process.start(self._control, "control")
+        self._ticker = self.process.start(self._tick_on, "ticks")
+        self._flow.start()
+        self._membership.start()
+
+    def held(self) -> dict[tuple[str, int], int]:
+        """The partitions that are held and ready, and what names their present assignment."""
+        held = self._engine._held
+        return {tuple(p): one.epoch for p, one in held.items() if one.ready}  # type: ignore[misc]
+
+    @property
+    def at_rest(self) -> bool:
+        return self._engine.idle
+
+    # The asyncio loop
+
+    def _post(self, event: Any) -> None:
+        if isinstance(event, BatchSealed):
+            self._check_budget()
+        self._mail.put(event)
+
+    def _control(self) -> None:
+        while True:
+            try:
+                event = self._mail.get(timeout=60)
+            except Exception:
+                continue
+            self._on_event(event)
+            self.process.loop.wake(self._ticker)
+
+    def _tick_on(self) -> None:
+        loop = self.process.loop
+        while True:
+            self._tick()
+            loop.park(30.0 if self._engine.idle else TICK_S)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        def run() -> None:
+            self._waiting.remove(work)
+            try:
+                work.send(None)
+            except StopIteration:
+                return
+            raise AssertionError("a coroutine of the worker waited for something else than an executor")
+
+        self._waiting.append(work)
+        self.process.start(run, "insert")
+
+    def _deliver(self, command: Any, batch: SealedBatch) -> int:
+        refused = super()._deliver(command, batch)
+        # Between the acknowledgement and the moment the control plane hears of it.
+        self.process.loop.sleep(self.process.loop.jitter(0.002))
+        return refused
+
+    def _stop(self, error: PenstockError) -> None:
+        self.reason = self.reason or error
+        super()._stop(error)
+
+    def _leave(self, code: Exit) -> None:
+        def shut_down() -> None:
+            work = self._shut_down(_NoHttp())  # type: ignore[arg-type]
+            with suppress(StopIteration):
+                work.send(None)
+            self._on_exit(self, code)
+            self.process.kill()
+
+        self.process.start(shut_down, "shutdown")
+
+    # Checks
+
+    def _check_budget(self) -> None:
+        budget, limits = self._flow._budget, self._config.limits
+        if budget.batches > limits.batches_in_flight_max:
+            self._find(f"budget: {budget.batches} batches in flight")
+        if budget.rows > limits.rows_in_flight_max + self._config.batch.rows_max:
+            self._find(f"budget: {budget.rows} rows in flight")

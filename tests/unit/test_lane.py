@@ -1,0 +1,76 @@
+"""What a lane leaves out of a batch that is read again."""
+
+from __future__ import annotations
+
+from array import array
+
+import msgspec
+
+from pipeline import contract as contracts
+from pipeline.batch import Target
+from pipeline.config.schema import Dedup as DedupConfig
+from pipeline.config.schema import Route
+from pipeline.decode import Decoder
+from pipeline.dedup import Dedup
+from pipeline.lane import Lane, LeftOut, Ranges
+from pipeline.native import BlockBuilder
+from pipeline.types import Partition, Reject, RejectCode, Stage
+
+HERE = Partition("t", 0)
+
+
+class Event(msgspec.Struct):
+    id: int
+
+
+class Run:
+    """Four records at the offsets 10 to 13."""
+
+    partition = HERE
+    offsets = array("q", range(10, 14))
+    timestamps = array("q", [1, 2, 3, 4])
+    next_offset = 14
+    nbytes = 36
+    largest_bytes = 9
+    oldest_ms = 1
+
+    def __init__(self) -> None:
+        self.values = [b'{"id":%d}' % offset for offset in self.offsets]
+
+    def __len__(self) -> int:
+        return 4
+
+    def value(self, index: int) -> bytes | None:
+        return self.values[index]
+
+    def key(self, index: int) -> bytes | None:
+        return None
+
+    def headers(self, index: int) -> list[tuple[str, bytes | None]]:
+        return []
+
+
+def lane() -> tuple[Lane, BlockBuilder]:
+    contract = contracts.load(Route(topic="t", table="x", contract=f"{__name__}:Event"), DedupConfig(), {})
+    ((row_type, target),) = contract.tables.items()
+    builder = BlockBuilder(target.columns, encode_json=contracts.encode_json)
+    targets = [(row_type, Target("t", "x", tuple(c.name for c in target.columns), builder))]
+    return Lane(contract, Decoder(contract, 1_000, "drop"), targets, Dedup(DedupConfig())), builder
+
+
+def test_a_record_with_a_letter_becomes_no_row_though_the_contract_takes_it_now() -> None:
+    """The letter was written under a stricter contract, by a worker that died before it had advanced."""
+    made, builder = lane()
+    left_out = LeftOut(Ranges([(10, 11)]), frozenset({12}), frozenset({12}))
+    taken = made.take(Run(), 0, 4, left_out)
+    assert (taken.counts.rows, taken.counts.stored, taken.counts.lettered) == (2, 1, 1)
+    assert list(builder.finish().lineage()[3]) == [11, 13]
+    assert taken.letters == []
+
+
+def test_a_record_that_has_left_the_topic_has_a_letter_that_says_so() -> None:
+    made, _ = lane()
+    letter = made.letter_without_record(HERE, 5, Reject(Stage.INSERT, RejectCode.REFUSED, "ClickHouse code 469"))
+    assert (letter.partition, letter.offset, letter.value, letter.timestamp_ms) == (HERE, 5, None, -1)
+    assert letter.reject.detail == "ClickHouse code 469; the record has left the topic since"
+    assert letter.contract.endswith(":Event")
