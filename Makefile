@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard _native/*.pyx _native/*.pxd)
+NATIVE := $(wildcard _native/*.pyx _native/*.pxd _native/*.h)
 STAMP := $(VENV)/.built
 
-.PHONY: build demo test sim faults debug sanitize lint bench measure gate gate-record clean
+.PHONY: build demo test sim faults debug sanitize fuzz lint bench measure gate gate-record clean
 build: $(STAMP)
 
 $(VENV)/bin/python:
@@ -37,7 +37,7 @@ sim: build
 
 # The native core with bounds and overflow checks, and with ASan and UBSan, built beside the ordinary one, and its tests.
 # `-p _native` imports the package under test before pytest puts the source tree in front of it.
-NATIVE_TESTS := tests/parity tests/unit/test_native_*.py
+NATIVE_TESTS := tests/parity tests/fuzz tests/unit/test_native_*.py
 debug: build
 	PENSTOCK_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug --build-temp build/debug-o
 	PENSTOCK_NATIVE_BUILD=build/debug PYTHONPATH=build/debug $(BIN)/pytest -p _native $(NATIVE_TESTS)
@@ -47,6 +47,12 @@ sanitize: build
 	PENSTOCK_NATIVE_BUILD=build/sanitize PYTHONPATH=build/sanitize PYTHONMALLOC=malloc \
 	LD_PRELOAD=$$($${CC:-cc} -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	$(BIN)/pytest -p _native $(NATIVE_TESTS) --ignore=tests/parity/test_clickhouse_roundtrip.py
+
+# Both lanes compared on random contracts and records. MINUTES and SEED may be given; a difference is printed small.
+MINUTES ?= 2
+SEED ?= 1
+fuzz: build
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 lint: build
 	$(BIN)/ruff check .

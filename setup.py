@@ -38,7 +38,14 @@ directives = {
 }
 
 extensions = [
-    Extension(f"_native.{path.stem}", [str(path)], extra_compile_args=compile_args, extra_link_args=link_args)
+    Extension(
+        f"_native.{path.stem}",
+        [str(path)],
+        include_dirs=["_native"],
+        depends=["_native/simd.h"],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
     for path in sorted(Path("_native").glob("*.pyx"))
 ]
 

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from _native.block cimport BlockBuilder, Layout
 from _native.buffer cimport Buffer, buffer_bytes, buffer_free, buffer_string
 from _native.claims cimport ClaimTable
+from _native.lineage cimport origins_put, origins_restore
 from _native.node cimport (
     FITS, INVALID_UTF8, IS_NULL, NO_KEY, OUT_OF_RANGE, WRONG_TYPE, Columns, Node, node_mark, node_refused, node_restore,
 )
@@ -224,8 +225,9 @@ cdef class Pass:
             if stored and binding.topic < 0:
                 binding.topic = builder.lineage.topic_position(self.topic)
             if stored:
-                builder.lineage.put(
-                    binding.topic, self.partition, self.offsets[number], self.timestamps[number]
+                origins_put(
+                    &builder.lineage.origins, binding.topic, self.partition, self.offsets[number],
+                    self.timestamps[number],
                 )
                 builder.rows += 1
         finally:
@@ -290,7 +292,7 @@ cdef void restore_row(BlockBuilder builder) noexcept:
     cdef size_t index
     for index in range(builder.reached):
         node_restore(&builder.columns.nodes[index])
-    builder.lineage.restore(builder.rows)
+    origins_restore(&builder.lineage.origins, builder.rows)
 
 
 cdef str explain(int code, Node *node):

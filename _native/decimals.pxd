@@ -24,4 +24,5 @@ cdef struct Number:
 
 cdef bint parse_number(const char *text, Py_ssize_t length, Number *number) noexcept nogil
 cdef uint128 power_of_ten(int exponent) noexcept nogil
+cdef bint scale_number(const Node *node, const Number *number, bint rounding, uint128 *stored) noexcept nogil
 cdef int put_decimal(Node *node, object value) except -1

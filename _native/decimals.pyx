@@ -117,16 +117,23 @@ cdef int put_decimal(Node *node, object value) except -1:
     return put_number(node, &number, rounding, value)
 
 
-@cython.overflowcheck(False)
 cdef int put_number(Node *node, Number *number, bint rounding, object value) except -1:
-    """Brings the digits to the column's scale. At most 38 digits, before and after."""
+    cdef uint128 scaled
+    if not scale_number(node, number, rounding, &scaled):
+        return refuse(node, OUT_OF_RANGE, <PyObject *>value)
+    return buffer_bytes(&node.data, &scaled, node.width)
+
+
+@cython.overflowcheck(False)
+cdef bint scale_number(const Node *node, const Number *number, bint rounding, uint128 *stored) noexcept nogil:
+    """Brings the digits to the column's scale; false when they do not fit. At most 38 digits, before and after."""
     cdef int shift = number.exponent + node.scale
     cdef uint128 scaled = 0
     cdef uint128 divisor, rest
     if number.count:
         if shift >= 0:
             if number.count + shift > node.precision:
-                return refuse(node, OUT_OF_RANGE, <PyObject *>value)
+                return False
             scaled = number.digits * power_of_ten(shift)
         else:
             rest = number.digits
@@ -136,14 +143,13 @@ cdef int put_number(Node *node, Number *number, bint rounding, object value) exc
                 scaled = number.digits // divisor
                 rest = number.digits % divisor
             if rest and not rounding:
-                return refuse(node, OUT_OF_RANGE, <PyObject *>value)
+                return False
             if divisor and (rest > divisor - rest or (rest == divisor - rest and scaled & 1)):
                 scaled += 1
         if scaled >= power_of_ten(node.precision):
-            return refuse(node, OUT_OF_RANGE, <PyObject *>value)
-    if number.negative:
-        scaled = -scaled
-    return buffer_bytes(&node.data, &scaled, node.width)
+            return False
+    stored[0] = -scaled if number.negative else scaled
+    return True
 
 
 cdef int put_wide(Node *node, str text, bint rounding, object value) except -1:

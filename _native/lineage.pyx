@@ -53,10 +53,10 @@ cdef class Lineage:
         self.positions = {}
 
     def __dealloc__(self):
-        buffer_free(&self.topic_index)
-        buffer_free(&self.partition)
-        buffer_free(&self.offset)
-        buffer_free(&self.timestamp)
+        buffer_free(&self.origins.topic_index)
+        buffer_free(&self.origins.partition)
+        buffer_free(&self.origins.offset)
+        buffer_free(&self.origins.timestamp)
 
     cdef int32_t topic_position(self, str topic) except -1:
         position = self.positions.get(topic)
@@ -65,31 +65,20 @@ cdef class Lineage:
             self.topics.append(topic)
         return position
 
-    cdef int put(self, int32_t topic, int32_t partition, int64_t offset, int64_t timestamp) except -1:
-        buffer_word(&self.topic_index, <uint64_t>topic, 4)
-        buffer_word(&self.partition, <uint64_t>partition, 4)
-        buffer_word(&self.offset, <uint64_t>offset, 8)
-        return buffer_word(&self.timestamp, <uint64_t>timestamp, 8)
-
-    cdef void restore(self, size_t rows) noexcept:
-        """Keeps the first `rows` rows."""
-        self.topic_index.used = self.partition.used = rows * 4
-        self.offset.used = self.timestamp.used = rows * 8
-
     def columns(self):
         """(topic names, array('i') of positions in them, array('i') of partitions, array('q') of offsets)."""
         return (
             list(self.topics),
-            as_array("i", &self.topic_index),
-            as_array("i", &self.partition),
-            as_array("q", &self.offset),
+            as_array("i", &self.origins.topic_index),
+            as_array("i", &self.origins.partition),
+            as_array("q", &self.origins.offset),
         )
 
     cdef int write(self, const LineageColumn *column, const uint64_t *rows, size_t count, Buffer *out) except -1:
         """Appends the column for the `count` chosen rows, or for the first `count` when `rows` is NULL."""
-        cdef const int32_t *partitions = <const int32_t *>self.partition.data
-        cdef const int64_t *offsets = <const int64_t *>self.offset.data
-        cdef const int64_t *timestamps = <const int64_t *>self.timestamp.data
+        cdef const int32_t *partitions = <const int32_t *>self.origins.partition.data
+        cdef const int64_t *offsets = <const int64_t *>self.origins.offset.data
+        cdef const int64_t *timestamps = <const int64_t *>self.origins.timestamp.data
         cdef size_t index, row
         if count == 0:
             return 0
@@ -110,7 +99,7 @@ cdef class Lineage:
         self, const LineageColumn *column, const uint64_t *rows, size_t count, Buffer *out
     ) except -1:
         """Names in every row, or as a LowCardinality column: version, index type, dictionary, indexes."""
-        cdef const int32_t *positions = <const int32_t *>self.topic_index.data
+        cdef const int32_t *positions = <const int32_t *>self.origins.topic_index.data
         cdef list names = [topic.encode() for topic in self.topics]
         cdef size_t index, row
         cdef bytes name

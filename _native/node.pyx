@@ -141,7 +141,7 @@ cdef Node *node_refused(Node *node) noexcept nogil:
     return NULL
 
 
-cdef int node_zero(Node *node) except -1:
+cdef int node_zero(Node *node) except -1 nogil:
     """Appends the zero value: NULL, empty, or the type's own."""
     cdef size_t index
     if node.kind == KIND_NULLABLE:

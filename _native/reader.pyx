@@ -291,6 +291,12 @@ cdef class Run:
             raise IndexError(f"record {index} of {self.count}")
         return self.messages[index]
 
+    def value(self, Py_ssize_t index):
+        cdef Message *message = self._at(index)
+        if message.payload == NULL:
+            return None
+        return PyBytes_FromStringAndSize(<char *>message.payload, <Py_ssize_t>message.len)
+
     def key(self, Py_ssize_t index):
         cdef Message *message = self._at(index)
         if message.key == NULL:

@@ -67,7 +67,6 @@ cdef bint long_bytes(PyObject *value, uint8_t *out, size_t width, bint signed) e
 cdef int put_uuid(Node *node, object value) except -1:
     """uuid.UUID, or its text with or without dashes. Stored as two UInt64, the high half first."""
     cdef uint8_t number[16]
-    cdef uint8_t stored[16]
     cdef Py_ssize_t length
     cdef const char *text
     if PyUnicode_Check(value):
@@ -82,6 +81,12 @@ cdef int put_uuid(Node *node, object value) except -1:
         long_bytes(<PyObject *>integer, number, 16, False)
     else:
         return refuse(node, WRONG_TYPE, <PyObject *>value)
+    return store_uuid(node, number)
+
+
+cdef int store_uuid(Node *node, const uint8_t *number) except -1 nogil:
+    """16 little-endian bytes, as two UInt64 with the high half first."""
+    cdef uint8_t stored[16]
     memcpy(stored, number + 8, 8)
     memcpy(stored + 8, number, 8)
     return buffer_bytes(&node.data, stored, 16)

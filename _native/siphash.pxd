@@ -16,4 +16,9 @@ cdef struct Id:
 cdef SipKey sip_key(const uint8_t *secret) noexcept nogil
 cdef Id sip128(const uint8_t *data, size_t length, SipKey key) noexcept nogil
 cdef Id domain_mask(bytes domain, SipKey key) except *
-cdef Id masked(Id id, Id mask) noexcept nogil
+
+
+cdef inline Id masked(Id id, Id mask) noexcept nogil:
+    id.low ^= mask.low
+    id.high ^= mask.high
+    return id

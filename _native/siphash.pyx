@@ -96,9 +96,3 @@ cdef Id domain_mask(bytes domain, SipKey key) except *:
         mask.low = mask.high = 0
         return mask
     return sip128(domain, len(domain), key)
-
-
-cdef Id masked(Id id, Id mask) noexcept nogil:
-    id.low ^= mask.low
-    id.high ^= mask.high
-    return id

@@ -22,7 +22,11 @@ cdef extern from *:
         void *data = NULL;
         if (length >= PENSTOCK_MAPPED_BYTES) {
             data = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            return data == MAP_FAILED ? NULL : data;
+            if (data == MAP_FAILED) return NULL;
+    #ifdef MADV_HUGEPAGE
+            madvise(data, length, MADV_HUGEPAGE);  /* lookups are random: with small pages each misses the TLB too */
+    #endif
+            return data;
         }
         if (posix_memalign(&data, 64, length) != 0) return NULL;
         memset(data, 0, length);

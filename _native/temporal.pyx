@@ -32,13 +32,8 @@ cdef enum:
 
 cdef object UTC = timezone.utc
 cdef int64_t DAY_SECONDS = 86400
-cdef int64_t SECONDS_LOW = -2208988800      # 1900-01-01 00:00:00
-cdef int64_t SECONDS_HIGH = 10413791999     # 2299-12-31 23:59:59
-
-
-cdef struct Instant:
-    int64_t seconds     # since the epoch, rounded down
-    int64_t nanos       # 0 to 999,999,999
+SECONDS_LOW = -2208988800
+SECONDS_HIGH = 10413791999
 
 
 @cython.cdivision(True)
@@ -82,7 +77,7 @@ cdef int put_temporal(Node *node, object value) except -1:
 
 
 @cython.overflowcheck(False)
-cdef int store_instant(Node *node, const Instant *instant) except -1:
+cdef int store_instant(Node *node, const Instant *instant) except -1 nogil:
     """The instant in the column's unit, or OUT_OF_RANGE."""
     cdef int64_t number = instant.seconds
     cdef int128 ticks
@@ -123,12 +118,17 @@ cdef bint read_int(object value, int epoch_digits, Instant *instant) except -1:
     """An epoch number; false when it is out of all range."""
     cdef int overflow = 0
     cdef int64_t number = PyLong_AsLongLongAndOverflow(<PyObject *>value, &overflow)
-    cdef int64_t unit = <int64_t>power_of_ten(epoch_digits)
     if overflow:
         return False
+    epoch_instant(number, epoch_digits, instant)
+    return True
+
+
+cdef void epoch_instant(int64_t number, int epoch_digits, Instant *instant) noexcept nogil:
+    """The instant of an epoch number in units of 10^-epoch_digits seconds."""
+    cdef int64_t unit = <int64_t>power_of_ten(epoch_digits)
     instant.seconds = floor_divide(number, unit)
     instant.nanos = (number - instant.seconds * unit) * <int64_t>power_of_ten(9 - epoch_digits)
-    return True
 
 
 @cython.overflowcheck(False)
@@ -202,15 +202,21 @@ cdef void require(Cursor *cursor, char expected) noexcept nogil:
 
 
 cdef bint read_text(object value, Instant *instant) except -1:
-    """`YYYY-MM-DD`, then optionally `T` or a blank, `HH:MM[:SS[.fraction]]`, and `Z`, `+HH:MM`, `+HHMM` or `+HH`."""
-    cdef Cursor cursor
     cdef Py_ssize_t length
-    cdef int64_t year, month, day
+    cdef const char *text
     try:
-        cursor.at = PyUnicode_AsUTF8AndSize(<PyObject *>value, &length)
+        text = PyUnicode_AsUTF8AndSize(<PyObject *>value, &length)
     except UnicodeEncodeError:
         return False
-    cursor.end = cursor.at + length
+    return read_iso(text, length, instant)
+
+
+cdef bint read_iso(const char *text, size_t length, Instant *instant) noexcept nogil:
+    """`YYYY-MM-DD`, then optionally `T` or a blank, `HH:MM[:SS[.fraction]]`, and `Z`, `+HH:MM`, `+HHMM` or `+HH`."""
+    cdef Cursor cursor
+    cdef int64_t year, month, day
+    cursor.at = text
+    cursor.end = text + length
     cursor.failed = False
     year = digits(&cursor, 4)
     require(&cursor, b"-")

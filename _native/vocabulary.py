@@ -44,3 +44,60 @@ class Refusal(NamedTuple):
     code: str
     """out_of_range, wrong_type, null, no_key or invalid_utf8."""
     detail: str
+
+
+class Takes(NamedTuple):
+    """What a contract accepts for one value of a record, and what its row then holds. Everything else is not taken."""
+
+    null: bool = False
+    boolean: bool = False
+    integer: bool = False
+    low: int = -(2**63)
+    """The smallest integer accepted, when `integer`."""
+    high: int = 2**64 - 1
+    floating: bool = False
+    """Numbers of every form, kept as float."""
+    decimal: bool = False
+    """Numbers and their text, kept as Decimal."""
+    text: str = ""
+    """How a text is read: str, datetime, date or uuid; empty for not at all."""
+    choices: tuple[str | int, ...] | None = None
+    """The texts and integers that alone are accepted, where they are enumerated."""
+    items: Takes | None = None
+    """What the elements of an array must be."""
+    pairs: Takes | None = None
+    """What the values of an object with any keys must be."""
+    fields: tuple[FieldPlan, ...] | None = None
+    """The fields of an object that is a Struct; it is stored as msgspec encodes it."""
+    forbid_unknown: bool = False
+    """Of such a Struct: whether other fields are refused."""
+    anything: bool = False
+    raw: str = ""
+    """What is kept as the bytes it is (`msgspec.Raw`): any value, an object, or nothing."""
+    problem: str = ""
+    """Why nothing is taken."""
+
+
+class FieldPlan(NamedTuple):
+    """One field of a Struct."""
+
+    name: str
+    """As encoded in the record."""
+    attribute: str
+    """The attribute of the row; empty for a tag."""
+    takes: Takes
+    required: bool
+    default: object = None
+    """What the row holds when the record has no such field. Of a nested Struct: its JSON text as bytes."""
+    default_known: bool = True
+    """False when the default is made anew for each row in a way that cannot be foreseen."""
+
+
+class RowPlan(NamedTuple):
+    """How records become rows of one type."""
+
+    fields: tuple[FieldPlan, ...]
+    tag: str
+    """The tag that says a record is of this type; empty outside a union."""
+    tag_field: str
+    forbid_unknown: bool

@@ -35,6 +35,7 @@ from pipeline.metrics import Metrics
 from pipeline.native import BlockBuilder, Column
 from pipeline.offsets import RETRY_WAIT_MS_MAX, Offsets
 from pipeline.patience import Patience
+from pipeline.planning import Planned, native_lane
 from pipeline.preflight import Status, definition_checks
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
@@ -200,6 +201,9 @@ def assemble(config: Config, *, wait_s: float = STARTUP_S_MAX) -> Assembly:
         )
         dead_letters.check()
     lanes = {topic: lane_of(topic, contract, config, Dedup(NO_DEDUP)) for topic, contract in loaded.items()}
+    for topic, lane in lanes.items():
+        if lane.left:
+            log.info("%s: left to msgspec, which costs more: %s", topic, "; ".join(lane.left))
     return Assembly(
         config=config,
         clock=clock,
@@ -334,4 +338,5 @@ def lane_of(topic: str, contract: Contract, config: Config, dedup: Dedup, *, wit
         ids = BlockBuilder(id_columns(target), encode_json=contracts.encode_json) if with_ids else None
         targets.append((row_type, Target(topic, target.table, names, builder, ids)))
     decoder = Decoder(contract, config.limits.record_bytes_max, config.dead_letters.tombstones)
-    return Lane(contract, decoder, targets, dedup)
+    planned = native_lane(contract, targets) if config.decode.lane == "native" else Planned(None, ())
+    return Lane(contract, decoder, targets, dedup, *planned)

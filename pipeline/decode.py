@@ -36,7 +36,7 @@ class Decoder:
     """Decodes the records of one topic. Used by one thread at a time."""
 
     def __init__(self, contract: Contract, record_bytes_max: int, tombstones: Literal["drop", "reject"]) -> None:
-        self._bytes_max = record_bytes_max
+        self.record_bytes_max = record_bytes_max
         self._drop_tombstones = tombstones == "drop"
         self._tag_fields = _tag_fields(contract)
         self._fast = FastWay(contract.reading) if contract.reading is not None else None
@@ -70,7 +70,10 @@ class Decoder:
                     filtered += 1
         invariant(len(rows) == len(values), f"{len(values)} records became {len(rows)} rows and rejects")
         if self._fast is not None:
-            rejects += [(index, self._explain(error)) for index, error in self._fast.settle(rows)]
+            rejects += [
+                (index, self._careful(values[index] or b"")[1] or self._explain(error))
+                for index, error in self._fast.settle(rows)
+            ]
             rejects.sort(key=itemgetter(0))
         return rows, rejects, filtered
 
@@ -78,9 +81,9 @@ class Decoder:
         """The values, with None for those above the limit, which must not be decoded at all."""
         if largest is None:
             largest = max(map(len, filter(None, values)), default=0)
-        if largest <= self._bytes_max:
+        if largest <= self.record_bytes_max:
             return iter(values)
-        return iter([value if value is None or len(value) <= self._bytes_max else None for value in values])
+        return iter([value if value is None or len(value) <= self.record_bytes_max else None for value in values])
 
     def _second_look(self, value: bytes | None, error: Exception) -> tuple[Any, Reject | None]:
         """What becomes of a record that did not decode: a row after all, a reject, or neither when it is filtered."""
@@ -88,26 +91,27 @@ class Decoder:
             return None, None if self._drop_tombstones else _reject(RejectCode.TOMBSTONE, "the record has no value")
         if not value:
             return None, _reject(RejectCode.EMPTY, "the record is 0 bytes long")
-        if len(value) > self._bytes_max:
-            detail = f"the record is {len(value)} bytes long, limits.record_bytes_max is {self._bytes_max}"
+        if len(value) > self.record_bytes_max:
+            detail = f"the record is {len(value)} bytes long, limits.record_bytes_max is {self.record_bytes_max}"
             return None, _reject(RejectCode.TOO_LARGE, detail)
         if isinstance(error, RecursionError):
             return self._on_fresh_stack(value)
         return self._careful(value, error)
 
     def _careful(self, value: bytes, error: Exception | None = None) -> tuple[Any, Reject | None]:
-        """`error` is never raised again: its traceback would then hold this frame, which holds `error`, and such a ring
-        keeps the rows and values of the whole run until the collector comes by."""
-        fast = self._fast if isinstance(error, msgspec.ValidationError) else None
-        if error is not None and fast is None:
+        """Whatever the fast way of an inferred contract refuses is decided by reading the record again, because what it
+        refuses, and which of several faults it meets first, depends on what it has learned from other records.
+
+        `error` is never raised again: its traceback would then hold this frame, which holds `error`, and such a ring
+        keeps the rows and values of the whole run until the collector comes by.
+        """
+        if error is not None and self._fast is None:
             return None, self._explain(error)
         try:
-            return (self._plain(value) if fast is None else fast.reread(value)), None
+            return (self._plain(value) if self._fast is None else self._fast.reread(value)), None
         except RecursionError:
             return None, _reject(RejectCode.TOO_DEEP, "the record is nested too deeply")
         except (Refused, msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError) as final:
-            if fast is None and self._fast is not None and isinstance(final, msgspec.ValidationError):
-                return self._careful(value, final)
             return None, self._explain(final)
 
     def _on_fresh_stack(self, value: bytes) -> tuple[Any, Reject | None]:

@@ -1,12 +1,15 @@
 """A lane: one topic's way from records to rows, in one pass: decode, claim and append. It holds no record back and does no I/O.
 
-The same lane serves the live flow and the recovery of declared batches, so that both decide alike.
+The same lane serves the live flow and the recovery of declared batches, so that both decide alike. Records go through
+the native core, which hands over, one by one, those it is not sure of; or all through msgspec. Either way gives the same
+rows, claims and rejects, in the same order.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from pipeline import native
@@ -72,15 +75,36 @@ class LeftOut(NamedTuple):
     """Records that were refused before they became rows; the contract of today may take them."""
 
 
+class _Fates:
+    """What became of the records of a run, as far as it is not in their statuses."""
+
+    def __init__(self) -> None:
+        self.rejects: list[tuple[int, Reject]] = []
+        self.filtered = 0
+        self.stored = 0
+        self.lettered = 0
+
+
 class Lane:
-    """The decoder and the builders of one topic. Used by one thread."""
+    """The decoder and the builders of one topic. Used by one thread. Without `fast` every record goes through msgspec."""
 
     def __init__(
-        self, contract: Contract, decoder: Decoder, targets: Sequence[tuple[type, Target]], dedup: Dedup
+        self,
+        contract: Contract,
+        decoder: Decoder,
+        targets: Sequence[tuple[type, Target]],
+        dedup: Dedup,
+        fast: native.RecordLane | None = None,
+        left: tuple[str, ...] = (),
     ) -> None:
         self._contract_name = f"{contract.name}@{contract.version}" if contract.version else contract.name
         self._decoder = decoder
         self._dedup = dedup
+        self._fast = fast
+        self.left = left
+        """What the native lane leaves to msgspec, and why."""
+        self.handed_over = 0
+        """Records that the native lane was not sure of, since the start."""
         self._builders = {row_type: target.builder for row_type, target in targets}
         self._ids = {row_type: target.ids for row_type, target in targets if target.ids is not None}
         self.targets = tuple(target for _, target in targets)
@@ -88,42 +112,104 @@ class Lane:
     def take(self, records: Records, first: int, cut: int, left_out: LeftOut | None) -> Taken:
         """Decodes, claims and appends the records `[first, cut)` of a run."""
         whole = cut - first == len(records)
-        values = records.values if whole else records.values[first:cut]
-        offsets = records.offsets[first:cut]
-        rows, rejects, filtered = self._decoder.decode(values, largest_bytes=records.largest_bytes)
-        nbytes = records.nbytes if whole else sum(map(len, filter(None, values)))
-        counts = Counts(records=len(values), nbytes=nbytes, filtered=filtered)
-        if left_out is not None and len(offsets) and offsets[0] < left_out.stored.end:
-            rejects = self._leave_out(rows, rejects, offsets, left_out.stored, counts)
-        if left_out is not None and left_out.rejected:
-            self._leave_out_rejected(rows, offsets, left_out.rejected, counts)
-        statuses = bytearray(len(rows))
         run = native.Run(
             records.partition.topic,
             records.partition.number,
             self._dedup.slot(records.partition),
-            offsets,
-            records.timestamps[first:cut],
+            records.offsets if whole else records.offsets[first:cut],
+            records.timestamps if whole else records.timestamps[first:cut],
         )
         keys = self._dedup.keys(records, first, cut)
-        refusals = native.append(self._builders, rows, run, self._dedup.claims, keys, statuses)
-        counts.duplicates = statuses.count(native.DUPLICATE)
-        counts.rows = statuses.count(native.APPENDED)
-        if self._ids:
-            self._append_ids(rows, run, statuses)
-        rejects += [
-            (
-                refusal.index,
-                Reject(Stage.COLUMN, RejectCode(refusal.code), f"column {refusal.column}: {refusal.detail}"),
-            )
-            for refusal in refusals
-        ]
+        statuses = bytearray(cut - first)
+        stored = left_out.stored if left_out is not None and cut > first else None
+        if stored is not None and run.offsets[0] >= stored.end:
+            stored = None
+        rejected = left_out.rejected if left_out is not None else frozenset()
+        if self._fast is None or self._ids or rejected:
+            fates = self._by_msgspec(records, first, run, keys, statuses, stored, rejected)
+        else:
+            fates = self._natively(records, first, run, keys, statuses, stored)
+        counts = Counts(
+            records=cut - first,
+            nbytes=records.nbytes if whole else _nbytes(records, first, cut),
+            rows=statuses.count(native.APPENDED),
+            duplicates=statuses.count(native.DUPLICATE),
+            filtered=fates.filtered,
+            stored=fates.stored,
+            lettered=fates.lettered,
+        )
         letters = [
-            self._letter(records, first + index, reject) for index, reject in sorted(rejects, key=lambda r: r[0])
+            self._letter(records, first + index, reject) for index, reject in sorted(fates.rejects, key=itemgetter(0))
         ]
         counts.rejects.update(letter.reject.code for letter in letters)
-        oldest_ms = records.oldest_ms if whole else min(records.timestamps[first:cut], default=-1)
+        oldest_ms = records.oldest_ms if whole else min(run.timestamps, default=-1)
         return Taken(counts, self._without_written(letters, left_out), oldest_ms)
+
+    def _by_msgspec(
+        self,
+        records: Records,
+        first: int,
+        run: native.Run,
+        keys: list[bytes | None] | None,
+        statuses: bytearray,
+        stored: Ranges | None,
+        rejected: frozenset[int],
+    ) -> _Fates:
+        """Every record at once: all are decoded, then all are claimed and appended."""
+        fates = _Fates()
+        values = records.values[first : first + len(statuses)]
+        rows, fates.rejects, fates.filtered = self._decoder.decode(values, largest_bytes=records.largest_bytes)
+        if stored is not None:
+            fates.rejects = self._leave_out(rows, fates.rejects, run.offsets, stored, fates)
+        if rejected:
+            self._leave_out_rejected(rows, run.offsets, rejected, fates)
+        refusals = native.append(self._builders, rows, run, self._dedup.claims, keys, statuses)
+        if self._ids:
+            self._append_ids(rows, run, statuses)
+        fates.rejects += [(refusal.index, _refused(refusal)) for refusal in refusals]
+        return fates
+
+    def _natively(
+        self,
+        records: Records,
+        first: int,
+        run: native.Run,
+        keys: list[bytes | None] | None,
+        statuses: bytearray,
+        stored: Ranges | None,
+    ) -> _Fates:
+        """From bytes to columns; what the native lane is not sure of is decoded and appended in its turn."""
+        assert self._fast is not None
+        fates = _Fates()
+        left_out = None
+        if stored is not None:
+            left_out = bytes(offset in stored for offset in run.offsets)
+            fates.stored = sum(left_out)
+
+        def hand_over(index: int) -> None:
+            self.handed_over += 1
+            rows, rejects, filtered = self._decoder.decode([records.value(first + index)])
+            fates.filtered += filtered
+            fates.rejects += [(index, reject) for _, reject in rejects]
+            one = run._replace(offsets=run.offsets[index : index + 1], timestamps=run.timestamps[index : index + 1])
+            status = bytearray(1)
+            key = None if keys is None else keys[index : index + 1]
+            refusals = native.append(self._builders, rows, one, self._dedup.claims, key, status)
+            fates.rejects += [(index, _refused(refusal)) for refusal in refusals]
+            statuses[index] = status[0]
+
+        self._fast.take(
+            records if isinstance(records, native.MessageRun) else records.values,
+            first,
+            run,
+            self._dedup.claims,
+            keys,
+            statuses,
+            left_out,
+            self._decoder.record_bytes_max,
+            hand_over,
+        )
+        return fates
 
     def letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:
         """The dead letter of one record."""
@@ -145,23 +231,26 @@ class Lane:
         rejects: list[tuple[int, Reject]],
         offsets: Sequence[int],
         stored: Ranges,
-        counts: Counts,
+        fates: _Fates,
     ) -> list[tuple[int, Reject]]:
         """Blanks the rows whose offset is stored already. Also a record that a changed contract refuses now is stored."""
+        rejected = {index for index, _ in rejects}
         for index in range(bisect_left(offsets, stored.end)):
             if offsets[index] in stored:
+                # Every record counts once; one without a row that is no reject was counted as filtered.
+                fates.filtered -= rows[index] is None and index not in rejected
                 rows[index] = None
-                counts.stored += 1
+                fates.stored += 1
         return [(index, reject) for index, reject in rejects if offsets[index] not in stored]
 
     @staticmethod
     def _leave_out_rejected(
-        rows: list[object | None], offsets: Sequence[int], rejected: frozenset[int], counts: Counts
+        rows: list[object | None], offsets: Sequence[int], rejected: frozenset[int], fates: _Fates
     ) -> None:
         for index, offset in enumerate(offsets):
             if offset in rejected and rows[index] is not None:
                 rows[index] = None
-                counts.lettered += 1
+                fates.lettered += 1
 
     @staticmethod
     def _without_written(letters: list[DeadLetter], left_out: LeftOut | None) -> list[DeadLetter]:
@@ -175,8 +264,17 @@ class Lane:
             offset=records.offsets[index],
             timestamp_ms=records.timestamps[index],
             key=records.key(index),
-            value=records.values[index],
+            value=records.value(index),
             headers=records.headers(index),
             reject=reject,
             contract=self._contract_name,
         )
+
+
+def _refused(refusal: native.Refusal) -> Reject:
+    return Reject(Stage.COLUMN, RejectCode(refusal.code), f"column {refusal.column}: {refusal.detail}")
+
+
+def _nbytes(records: Records, first: int, cut: int) -> int:
+    """Bytes of a part of the values."""
+    return sum(map(len, filter(None, records.values[first:cut])))

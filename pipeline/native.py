@@ -4,8 +4,22 @@ from _native.append import append
 from _native.block import Block, BlockBuilder
 from _native.chtypes import TypeSpec, parse
 from _native.claims import ClaimTable
+from _native.lane import RecordLane
 from _native.reader import Reader, bind
-from _native.vocabulary import APPENDED, DUPLICATE, REFUSED, SKIPPED, Column, Refusal, Run
+from _native.reader import Run as MessageRun
+from _native.recipe import Recipe
+from _native.vocabulary import (
+    APPENDED,
+    DUPLICATE,
+    REFUSED,
+    SKIPPED,
+    Column,
+    FieldPlan,
+    Refusal,
+    RowPlan,
+    Run,
+    Takes,
+)
 
 __all__ = [
     "APPENDED",
@@ -16,9 +30,15 @@ __all__ = [
     "BlockBuilder",
     "ClaimTable",
     "Column",
+    "FieldPlan",
+    "MessageRun",
     "Reader",
+    "Recipe",
+    "RecordLane",
     "Refusal",
+    "RowPlan",
     "Run",
+    "Takes",
     "TypeSpec",
     "append",
     "bind",

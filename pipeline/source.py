@@ -168,6 +168,9 @@ class ConfluentRecords:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def value(self, index: int) -> bytes | None:
+        return self.values[index]
+
     def key(self, index: int) -> bytes | None:
         key: bytes | None = self._messages[index].key()
         return key

@@ -37,8 +37,9 @@ class Records(Protocol):
     """A run of records of one partition, in offset order, as columns.
 
     `offsets` and `timestamps` are `array('q')` of equal length (timestamps in milliseconds since the epoch, -1 when the
-    broker has none); `values` is a list of the same length, `None` for a tombstone. Keys and headers are asked for one
-    record at a time, because only dead letters and unusual dedup keys need them.
+    broker has none); `values` is a list of the same length, `None` for a tombstone, which may be made when it is first
+    asked for. `value`, keys and headers are asked for one record at a time, because only dead letters and unusual dedup
+    keys need them.
     """
 
     partition: Partition
@@ -55,6 +56,8 @@ class Records(Protocol):
     """The earliest timestamp."""
 
     def __len__(self) -> int: ...
+
+    def value(self, index: int) -> bytes | None: ...
 
     def key(self, index: int) -> bytes | None: ...
 

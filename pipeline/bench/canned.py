@@ -35,6 +35,9 @@ class ListRecords:
     def __len__(self) -> int:
         return len(self.values)
 
+    def value(self, index: int) -> bytes | None:
+        return self.values[index]
+
     def key(self, index: int) -> bytes | None:  # noqa: ARG002
         return None
 

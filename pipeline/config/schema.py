@@ -168,6 +168,13 @@ class Limits(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How long a worker that was told to stop finishes its batches; what is left the next worker recovers."""
 
 
+class Decode(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How records become rows. Rows and rejects are the same either way."""
+
+    lane: Literal["native", "msgspec"] = "native"
+    """`native`: from bytes to columns without an object per record; what it is not sure of goes through msgspec."""
+
+
 class DeadLetters(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where rejects go. Without a topic the pipeline stops at the first reject, unless `on_reject` says `drop`."""
 
@@ -217,6 +224,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     dedup: Dedup = Dedup()
     batch: Batch = Batch()
     limits: Limits = Limits()
+    decode: Decode = Decode()
     dead_letters: DeadLetters = DeadLetters()
     http: Http = Http()
     log: Log = Log()

@@ -235,6 +235,9 @@ class SimRecords:
     def __len__(self) -> int:
         return len(self._records)
 
+    def value(self, index: int) -> bytes | None:
+        return self.values[index]
+
     def key(self, index: int) -> bytes | None:
         return self._records[index].key
 

@@ -40,6 +40,9 @@ class Run:
     def __len__(self) -> int:
         return 4
 
+    def value(self, index: int) -> bytes | None:
+        return self.values[index]
+
     def key(self, index: int) -> bytes | None:
         return None
 

@@ -44,6 +44,9 @@ class Run:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def value(self, index: int) -> bytes | None:
+        return self.values[index]
+
     def key(self, index: int) -> bytes | None:
         return b"%d" % (self.offsets[index] - self.offsets[index] % EVERY)
 

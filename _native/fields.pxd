@@ -1,0 +1,26 @@
+"""Which field of a Struct a key of a record is."""
+
+from libc.stdint cimport uint8_t
+
+from _native.json_scan cimport QUOTE, same_bytes, skip_space
+from _native.recipe cimport Field, Object
+
+cdef const uint8_t *search_field(const Object *object, size_t next, const uint8_t *at, size_t *index) noexcept nogil
+
+
+cdef inline const uint8_t *find_field(
+    const Object *object, size_t next, const uint8_t *at, size_t *index
+) noexcept nogil:
+    """Where the value of the key at `at` is, and which field it is; `count` for none. `next` is looked at first.
+
+    A key with an escape is not sure. A key ends with a byte that no name has, so a name never matches a part of one.
+    """
+    cdef inline const Field *field
+    if at[0] != QUOTE:
+        return NULL
+    if next < object.count:
+        field = &object.fields[next]
+        if same_bytes(at + 1, field.name, field.name_nbytes + 2):
+            index[0] = next
+            return skip_space(at + 3 + field.name_nbytes)
+    return search_field(object, next, at + 1, index)

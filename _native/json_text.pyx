@@ -1,0 +1,239 @@
+"""JSON text of nested values: compact, in the order of the record (objects) or of the fields (Structs). Owns nothing.
+
+Only what an encoder would write back the same way is taken: texts whose escapes are the canonical ones, integers of 64
+bits, and floats of at most 15 digits in plain notation, which a double tells apart and its shortest form repeats.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from _native.buffer cimport buffer_bytes
+from _native.fields cimport find_field
+from _native.json_number cimport POINT, Numeral, read_number
+from _native.json_scan cimport (
+    BACKSLASH, CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, DEPTH_MAX, LETTER_F, LETTER_N, LETTER_T, NINE, OPEN_ARRAY,
+    OPEN_OBJECT, QUOTE, ZERO, Text, read_literal, skip_space, skip_value, string_end, valid_utf8,
+)
+from _native.recipe cimport (
+    MISSING_STORED, NOT_SURE, WRITE_FLOAT, WRITE_STRUCT, Field, Object, Value,
+)
+from _native.work cimport KeySet, Work, key_is_new, keys_begin, keys_end
+
+cdef enum:
+    FLOAT_DIGITS = 15
+    FEW_ZEROS = 4
+
+cdef uint64_t FLOAT_DIGITS_END = 1_000_000_000_000_000
+
+
+cdef inline int write(Work *work, const void *text, size_t nbytes) except -1 nogil:
+    return buffer_bytes(&work.json, text, nbytes)
+
+
+cdef const uint8_t *write_value(Work *work, const Value *value, const uint8_t *at, int depth) except? NULL nogil:
+    """Appends the value at `at` to the JSON text; returns where it ended, or NULL: not sure."""
+    cdef const uint8_t *end
+    cdef uint8_t action
+    if at[0] == QUOTE:
+        return write_text(work, at) if value.on_text else NULL
+    if at[0] == OPEN_OBJECT:
+        if depth > DEPTH_MAX or value.on_object == NOT_SURE:
+            return NULL
+        if value.on_object == WRITE_STRUCT:
+            return write_struct(work, value.object, at + 1, depth + 1)
+        return write_pairs(work, value.items if value.items != NULL else value, at + 1, depth + 1)
+    if at[0] == OPEN_ARRAY:
+        if depth > DEPTH_MAX or value.on_array == NOT_SURE:
+            return NULL
+        return write_items(work, value.items if value.items != NULL else value, at + 1, depth + 1)
+    if at[0] == LETTER_N or at[0] == LETTER_T or at[0] == LETTER_F:
+        action = value.on_null if at[0] == LETTER_N else value.on_bool
+        end = read_literal(at) if action else NULL
+        if end != NULL:
+            write(work, at, end - at)
+        return end
+    return write_number(work, value, at)
+
+
+cdef const uint8_t *write_text(Work *work, const uint8_t *start) except? NULL nogil:
+    """A string as it is, from quote to quote."""
+    cdef const uint8_t *at = start + 1
+    cdef const uint8_t *end
+    cdef bint high
+    while True:
+        end = string_end(at, &high)
+        if high and not valid_utf8(at, end):
+            return NULL
+        if end[0] == QUOTE:
+            write(work, start, end + 1 - start)
+            return end + 1
+        if end[0] != BACKSLASH or not is_canonical(end[1]):
+            return NULL
+        at = end + 2
+
+
+cdef inline bint is_canonical(uint8_t letter) noexcept nogil:
+    """Whether an encoder writes what `\\letter` stands for in the same way."""
+    return (
+        letter == b'"' or letter == b"\\" or letter == b"n" or letter == b"t" or letter == b"r" or letter == b"b"
+        or letter == b"f"
+    )
+
+
+cdef const uint8_t *write_number(Work *work, const Value *value, const uint8_t *at) except? NULL nogil:
+    cdef Numeral numeral
+    cdef const uint8_t *end = read_number(at, &numeral)
+    cdef uint8_t action
+    if end == NULL or numeral.long or (numeral.negative and numeral.integer and numeral.digits == 0):
+        return NULL
+    action = value.on_int if numeral.integer else value.on_float
+    if action == NOT_SURE:
+        return NULL
+    if action == WRITE_FLOAT:
+        if numeral.digits >= FLOAT_DIGITS_END or not (numeral.integer or is_plain_float(&numeral, end)):
+            return NULL
+    elif numeral.negative and numeral.digits > <uint64_t>1 << 63:
+        return NULL
+    write(work, at, end - at)
+    if action == WRITE_FLOAT and numeral.integer:
+        write(work, b".0", 2)
+    return end
+
+
+cdef bint is_plain_float(const Numeral *numeral, const uint8_t *end) noexcept nogil:
+    """`digits.digits` without an exponent, without needless zeros at the end, and not very small."""
+    cdef int count = -numeral.exponent
+    cdef const uint8_t *first = end - count
+    cdef const uint8_t *at = first
+    if count < 1 or count > FLOAT_DIGITS or end - numeral.start < count + 2 or (first - 1)[0] != POINT:
+        return False
+    while at < end:
+        if not ZERO <= at[0] <= NINE:
+            return False
+        at += 1
+    if count > 1 and (end - 1)[0] == ZERO:
+        return False
+    if count <= FEW_ZEROS or first - 2 > numeral.start + numeral.negative or (first - 2)[0] != ZERO:
+        return True
+    # Below 0.0001 there may be an exponent.
+    return first[0] != ZERO or first[1] != ZERO or first[2] != ZERO or first[3] != ZERO
+
+
+cdef const uint8_t *write_items(Work *work, const Value *value, const uint8_t *at, int depth) except? NULL nogil:
+    write(work, b"[", 1)
+    at = skip_space(at)
+    if at[0] == CLOSE_ARRAY:
+        write(work, b"]", 1)
+        return at + 1
+    while True:
+        at = write_value(work, value, at, depth)
+        if at == NULL:
+            return NULL
+        at = skip_space(at)
+        if at[0] == CLOSE_ARRAY:
+            write(work, b"]", 1)
+            return at + 1
+        if at[0] != COMMA:
+            return NULL
+        write(work, b",", 1)
+        at = skip_space(at + 1)
+
+
+cdef const uint8_t *write_pairs(Work *work, const Value *value, const uint8_t *at, int depth) except? NULL nogil:
+    cdef KeySet keys
+    write(work, b"{", 1)
+    at = skip_space(at)
+    if at[0] == CLOSE_OBJECT:
+        write(work, b"}", 1)
+        return at + 1
+    keys_begin(work, &keys)
+    while True:
+        at = write_key(work, &keys, at)
+        if at != NULL:
+            at = write_value(work, value, at, depth)
+        if at == NULL:
+            return NULL
+        at = skip_space(at)
+        if at[0] == CLOSE_OBJECT:
+            break
+        if at[0] != COMMA:
+            return NULL
+        write(work, b",", 1)
+        at = skip_space(at + 1)
+    keys_end(work, &keys)
+    write(work, b"}", 1)
+    return at + 1
+
+
+cdef const uint8_t *write_key(Work *work, KeySet *keys, const uint8_t *at) except? NULL nogil:
+    """A key that the map does not have yet, and the colon; returns where the value is. Escapes are not sure."""
+    cdef Text key
+    cdef bint high
+    cdef const uint8_t *end
+    if at[0] != QUOTE:
+        return NULL
+    end = string_end(at + 1, &high)
+    if end[0] != QUOTE or (high and not valid_utf8(at + 1, end)):
+        return NULL
+    key.data = at + 1
+    key.length = end - key.data
+    if not key_is_new(work, keys, &key):
+        return NULL
+    write(work, at, end + 1 - at)
+    at = skip_space(end + 1)
+    if at[0] != COLON:
+        return NULL
+    write(work, b":", 1)
+    return skip_space(at + 1)
+
+
+cdef const uint8_t *write_struct(Work *work, const Object *object, const uint8_t *at, int depth) except? NULL nogil:
+    """The fields in their order, those that are missing with their defaults; other fields are passed over."""
+    cdef size_t next = 0
+    cdef size_t index
+    write(work, b"{", 1)
+    at = skip_space(at)
+    if at[0] != CLOSE_OBJECT:
+        while True:
+            at = find_field(object, next, at, &index)
+            if at == NULL:
+                return NULL
+            if index == object.count:
+                at = NULL if object.forbid_unknown else skip_value(at, depth)
+            elif index < next or not write_missing(work, object, next, index):
+                return NULL
+            else:
+                write_name(work, object, index)
+                at = write_value(work, &object.fields[index].value, at, depth)
+                next = index + 1
+            if at == NULL:
+                return NULL
+            at = skip_space(at)
+            if at[0] == CLOSE_OBJECT:
+                break
+            if at[0] != COMMA:
+                return NULL
+            at = skip_space(at + 1)
+    if not write_missing(work, object, next, object.count):
+        return NULL
+    write(work, b"}", 1)
+    return at + 1
+
+
+cdef int write_name(Work *work, const Object *object, size_t index) except -1 nogil:
+    write(work, b',"', 2 if index else 0)
+    if index == 0:
+        write(work, b'"', 1)
+    return write(work, object.fields[index].name, object.fields[index].name_nbytes + 2)
+
+
+cdef int write_missing(Work *work, const Object *object, size_t first, size_t end) except -1 nogil:
+    """The defaults of the fields `[first, end)`; 0 when one of them has none."""
+    cdef size_t index
+    cdef const Field *field
+    for index in range(first, end):
+        field = &object.fields[index]
+        if field.on_missing != MISSING_STORED:
+            return 0
+        write_name(work, object, index)
+        write(work, field.stored, field.stored_nbytes)
+    return 1

@@ -1,0 +1,350 @@
+"""The native lane. Owns scratch memory; keeps nothing between calls that could change a result; decides no reject.
+
+What it is not sure of it hands over, one record at a time and in order, so that claims are made in the order of the
+records and rows stand in that order whichever way each record went.
+"""
+
+from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from _native.block cimport BlockBuilder
+from _native.buffer cimport buffer_bytes, buffer_free, buffer_reserve, buffer_string
+from _native.claims cimport ClaimTable
+from _native.json_scan cimport (
+    COLON, COMMA, OPEN_OBJECT, QUOTE, Plain, Text, read_string, read_uuid, same_bytes, skip_space,
+    skip_value,
+)
+from _native.lineage cimport origins_put, origins_restore
+from _native.node cimport KIND_NULLABLE, Node, node_mark, node_restore
+from _native.reader cimport Message, Run
+from _native.recipe cimport Recipe
+from _native.siphash cimport Id, domain_mask, masked, sip128
+from _native.table cimport (
+    DUPLICATE, table_claim, table_hash, table_prefetch_bucket, table_prefetch_entry,
+)
+from _native.take cimport take_record
+from _native.work cimport work_begin, work_free
+
+cdef extern from *:
+    """
+    #define PENSTOCK_PREFETCH(address) __builtin_prefetch(address)
+    """
+    void prefetch "PENSTOCK_PREFETCH"(const void *address) noexcept nogil
+
+cdef enum Outcome:          # the numbers of vocabulary
+    ROW_SKIPPED = 0
+    ROW_APPENDED = 1
+    ROW_DUPLICATE = 2
+
+cdef enum:
+    UUID_NBYTES = 36
+    LINE_NBYTES = 64
+    LINES_MAX = 8           # of a payload: the machine itself goes on from there
+
+
+cdef class RecordLane:
+    """The records of one topic. Used by one thread at a time. See the module's stub."""
+
+    def __cinit__(self, list recipes not None, str tag_field not None):
+        cdef size_t index
+        cdef Recipe recipe
+        self.recipes = recipes
+        self.route_count = len(recipes)
+        self.routes = <Route *>calloc(self.route_count or 1, sizeof(Route))
+        if self.routes == NULL:
+            raise MemoryError(f"no memory for {self.route_count} row types")
+        if tag_field:
+            self.tag_text = tag_field.encode() + b'":' + bytes(16)
+            self.tag_name = <const uint8_t *><const char *>self.tag_text
+            self.tag_nbytes = len(tag_field.encode())
+        for index in range(self.route_count):
+            recipe = recipes[index]
+            if len(recipe.builder.plan.key_indexes) > KEY_COLUMNS_MAX:
+                raise ValueError(f"a deduplication key has at most {KEY_COLUMNS_MAX} columns")
+            self.routes[index].object = &recipe.object
+            self.routes[index].tag = <const uint8_t *><const char *>recipe.tag
+            self.routes[index].tag_nbytes = recipe.tag_nbytes
+
+    def __dealloc__(self):
+        free(self.routes)
+        work_free(&self.work)
+        buffer_free(&self.payloads)
+        buffer_free(&self.explicit)
+        buffer_free(&self.key)
+
+    def take(
+        self, values, size_t first, run, ClaimTable claims, keys, bytearray status not None, left_out,
+        size_t nbytes_max, hand_over
+    ):
+        cdef size_t at = 0
+        cdef const int64_t[::1] offsets = run.offsets
+        cdef const int64_t[::1] timestamps = run.timestamps
+        cdef uint8_t[::1] outcomes = status
+        cdef const uint8_t[::1] flags
+        self.count = len(status)
+        if <size_t>offsets.shape[0] != self.count or <size_t>timestamps.shape[0] != self.count:
+            raise ValueError(f"{self.count} records, but {offsets.shape[0]} offsets, {timestamps.shape[0]} timestamps")
+        if not self.count:
+            return
+        self.offsets, self.timestamps, self.status = &offsets[0], &timestamps[0], &outcomes[0]
+        self.left_out = NULL
+        if left_out is not None:
+            flags = left_out
+            if <size_t>flags.shape[0] != self.count:
+                raise ValueError(f"{self.count} records, but {flags.shape[0]} flags")
+            self.left_out = &flags[0]
+        self.nbytes_max = nbytes_max
+        self.keyed = keys is not None and claims is not None
+        self.open(run, claims)
+        self.collect(values, first, keys)
+        while True:
+            with nogil:
+                at = self.go(at)
+            if at == self.count:
+                return
+            hand_over(at)
+            at += 1
+
+    cdef int open(self, object run, ClaimTable claims) except -1:
+        """What the call works on; a builder's columns are others after each block."""
+        cdef size_t index
+        self.topic = run.topic
+        self.partition = run.partition
+        self.table = NULL
+        if claims is not None:
+            self.table = &claims.table
+            self.secret = claims.secret
+            self.slot = claims.slot_index(run.slot)
+        memset(self.ahead, 0, sizeof(self.ahead))
+        for index in range(self.route_count):
+            self.open_route(&self.routes[index], self.recipes[index], claims)
+        return 0
+
+    cdef int open_route(self, Route *route, object recipe, ClaimTable claims) except -1:
+        cdef BlockBuilder builder = (<Recipe>recipe).builder
+        cdef size_t index
+        route.nodes = builder.columns.nodes
+        route.columns = builder.columns.count
+        route.origins = &builder.lineage.origins
+        route.rows = &builder.rows
+        route.topic = builder.lineage.positions.get(self.topic, -1)
+        route.key_count = len(builder.plan.key_indexes)
+        for index in range(route.key_count):
+            route.key_indexes[index] = builder.plan.key_indexes[index]
+        route.key_is_uuid = builder.plan.key_is_uuid
+        if claims is not None:
+            route.mask = domain_mask(builder.plan.domain, claims.secret)
+            if not route.key_count and not self.keyed:
+                raise ValueError("rows are to be claimed, but their builder has no key columns and there are no keys")
+        return 0
+
+    cdef int open_topic(self, Route *route) except -1 with gil:
+        """Only a row that is kept brings its topic into the lineage."""
+        cdef size_t index = route - self.routes
+        cdef BlockBuilder builder = (<Recipe>self.recipes[index]).builder
+        route.topic = builder.lineage.topic_position(self.topic)
+        return 0
+
+    cdef int collect(self, object values, size_t first, object keys) except -1:
+        """Where the payloads and the explicit keys lie. Their owners are kept by the caller."""
+        cdef Payload *payload
+        cdef size_t index
+        cdef Run messages
+        cdef Message *message
+        self.payloads.used = self.explicit.used = 0
+        buffer_reserve(&self.payloads, self.count * sizeof(Payload))
+        payload = <Payload *>self.payloads.data
+        if isinstance(values, Run):
+            messages = values
+            if first + self.count > <size_t>messages.count:
+                raise IndexError(f"{self.count} records from {first} on, of {messages.count}")
+            for index in range(self.count):
+                message = messages.messages[first + index]
+                payload[index] = Payload(<const uint8_t *>message.payload, message.len)
+        else:
+            collect_bytes(values, first, self.count, payload)
+        if self.keyed:
+            buffer_reserve(&self.explicit, self.count * sizeof(Payload))
+            collect_bytes(keys, 0, self.count, <Payload *>self.explicit.data)
+        return 0
+
+    # ---- without the GIL
+
+    cdef size_t go(self, size_t index) except? 0 nogil:
+        """Takes records from `index` on; the index of the first that is not sure, or how many there are."""
+        while index < self.count:
+            self.look_ahead(index)
+            if not self.take_one(index):
+                return index
+            index += 1
+        return index
+
+    cdef bint take_one(self, size_t index) except? False nogil:
+        """One record; false when it is not sure, and then it has left nothing behind."""
+        cdef const Payload *payload = &(<const Payload *>self.payloads.data)[index]
+        cdef Route *route
+        cdef bint sure = False
+        cdef size_t column
+        if self.left_out != NULL and self.left_out[index]:
+            self.status[index] = ROW_SKIPPED
+            return True
+        if payload.data == NULL or payload.nbytes > self.nbytes_max:
+            return False
+        work_begin(&self.work, payload.data, payload.nbytes)
+        route = self.route_of()
+        if route == NULL:
+            return False
+        for column in range(route.columns):
+            node_mark(&route.nodes[column])
+        try:
+            sure = take_record(&self.work, route.object, route.nodes, payload.nbytes) and self.keep(route, index)
+        finally:
+            if not sure or self.status[index] == ROW_DUPLICATE:
+                for column in range(route.columns):
+                    node_restore(&route.nodes[column])
+                origins_restore(route.origins, route.rows[0])
+        return sure
+
+    cdef Route *route_of(self) noexcept nogil:
+        """The row type that the record's tag names; NULL when that is not sure."""
+        cdef Text text
+        cdef size_t index
+        if self.tag_name == NULL:
+            return &self.routes[0]
+        if not find_tag(self.work.record.data, self.tag_name, self.tag_nbytes, &text, &self.work.plain):
+            return NULL
+        for index in range(self.route_count):
+            if self.routes[index].tag_nbytes == text.length and same_bytes(
+                text.data, self.routes[index].tag, text.length
+            ):
+                return &self.routes[index]
+        return NULL
+
+    cdef int keep(self, Route *route, size_t index) except -1 nogil:
+        """Claims the row and notes where it came from; 0 when it has no event id."""
+        cdef Id id
+        if self.work.key_at != NULL:
+            route.key_hint = self.work.key_at + 1 - self.work.record.data
+        if self.table != NULL:
+            if not self.event_id(route, index, &id):
+                return 0
+            if table_claim(self.table, id, table_hash(self.table, id), self.slot, self.offsets[index]) == DUPLICATE:
+                self.status[index] = ROW_DUPLICATE
+                return 1
+        if route.topic < 0:
+            self.open_topic(route)
+        origins_put(route.origins, route.topic, self.partition, self.offsets[index], self.timestamps[index])
+        route.rows[0] += 1
+        self.status[index] = ROW_APPENDED
+        return 1
+
+    cdef bint event_id(self, Route *route, size_t index, Id *id) except? False nogil:
+        """Of the explicit key, or of what the key columns now hold of the row; false when there is no key."""
+        cdef const Payload *given
+        cdef const Node *node
+        cdef size_t column
+        self.key.used = 0
+        if self.keyed:
+            given = &(<const Payload *>self.explicit.data)[index]
+            if given.data == NULL:
+                return False
+            buffer_string(&self.key, given.data, given.nbytes)
+        else:
+            for column in range(route.key_count):
+                node = &route.nodes[route.key_indexes[column]]
+                if node.kind == KIND_NULLABLE:
+                    node = node.children
+                if route.key_is_uuid:
+                    memcpy(id, node.data.data + node.data.mark, sizeof(Id))
+                    id[0] = masked(id[0], route.mask)
+                    return True
+                buffer_bytes(&self.key, node.data.data + node.data.mark, node.data.used - node.data.mark)
+        id[0] = masked(sip128(self.key.data, self.key.used, self.secret), route.mask)
+        return True
+
+    # ---- looking ahead: what is guessed here only saves waiting for memory
+
+    cdef void look_ahead(self, size_t index) noexcept nogil:
+        """Asks for the claim table's memory of the records to come, and passes on what was found in this one."""
+        cdef const Payload *payloads = <const Payload *>self.payloads.data
+        cdef const Payload *payload
+        cdef Ahead *ahead = &self.ahead[index % BUCKETS_AHEAD]
+        cdef size_t line
+        self.work.foreseen_at = ahead.key_at
+        memcpy(self.work.foreseen, ahead.halves, sizeof(ahead.halves))
+        if index + PAYLOADS_AHEAD < self.count:
+            payload = &payloads[index + PAYLOADS_AHEAD]
+            for line in range(min(payload.nbytes // LINE_NBYTES + 1, <size_t>LINES_MAX)):
+                prefetch(payload.data + line * LINE_NBYTES)
+        if index + BUCKETS_AHEAD >= self.count:
+            ahead.key_at = 0
+            return
+        if self.table == NULL or self.keyed:
+            return
+        ahead = &self.ahead[(index + ENTRIES_AHEAD) % BUCKETS_AHEAD]
+        if ahead.key_at:
+            table_prefetch_entry(self.table, ahead.hash)
+        ahead = &self.ahead[index % BUCKETS_AHEAD]
+        if self.foresee(&payloads[index + BUCKETS_AHEAD], ahead):
+            table_prefetch_bucket(self.table, ahead.hash)
+
+    cdef bint foresee(self, const Payload *payload, Ahead *ahead) noexcept nogil:
+        """The UUID where an earlier record had its key, and the hash of the event id that it would be."""
+        cdef const uint8_t *text
+        cdef Id id
+        cdef size_t index
+        cdef const Route *route
+        ahead.key_at = 0
+        for index in range(self.route_count):
+            route = &self.routes[index]
+            if not route.key_hint or payload.nbytes < route.key_hint + UUID_NBYTES + 1 or not route.key_is_uuid:
+                continue
+            text = payload.data + route.key_hint
+            if (text - 1)[0] == QUOTE and text[UUID_NBYTES] == QUOTE and read_uuid(text, ahead.halves):
+                id.low, id.high = ahead.halves[0], ahead.halves[1]
+                ahead.hash = table_hash(self.table, masked(id, route.mask))
+                ahead.key_at = route.key_hint
+                return True
+        return False
+
+
+cdef int collect_bytes(object values, size_t first, size_t count, Payload *payload) except -1:
+    cdef size_t index
+    cdef bytes content
+    for index in range(count):
+        content = values[first + index]
+        payload[index] = Payload(NULL, 0)
+        if content is not None:
+            payload[index] = Payload(<const uint8_t *><const char *>content, len(content))
+    return 0
+
+
+cdef bint find_tag(const uint8_t *at, const uint8_t *name, size_t nbytes, Text *tag, Plain *plain) noexcept nogil:
+    """The text of the field `name` in the record at `at`; false when there is none or it is not sure.
+
+    Whether there is a second one is for the reading of the record to see.
+    """
+    cdef Text key
+    at = skip_space(at)
+    if at[0] != OPEN_OBJECT:
+        return False
+    at = skip_space(at + 1)
+    while at[0] == QUOTE:
+        at = read_string(at + 1, &key, plain)
+        if at == NULL:
+            return False
+        at = skip_space(at)
+        if at[0] != COLON:
+            return False
+        at = skip_space(at + 1)
+        if key.length == nbytes and same_bytes(key.data, name, nbytes):
+            return at[0] == QUOTE and read_string(at + 1, tag, plain) != NULL
+        at = skip_value(at, 1)
+        if at == NULL:
+            return False
+        at = skip_space(at)
+        if at[0] != COMMA:
+            return False
+        at = skip_space(at + 1)
+    return False

@@ -1,0 +1,7 @@
+"""One JSON record into the columns of its row type, without the GIL."""
+
+from _native.node cimport Node
+from _native.recipe cimport Object
+from _native.work cimport Work
+
+cdef bint take_record(Work *work, const Object *object, Node *nodes, size_t nbytes) except? False nogil

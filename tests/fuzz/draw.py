@@ -1,0 +1,267 @@
+"""Contracts drawn at random, with what makes records for them."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import sys
+import types
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from pipeline import contract as contracts
+from pipeline.config.schema import Dedup, Route
+from pipeline.contract import Contract, TableColumn, ch, column, epoch, ignored, null_as_default
+from pipeline.errors import ConfigurationError
+from tests.fuzz import values
+from tests.fuzz.values import Dice, Make
+
+MODULE = "contract_drawn_for_fuzzing"
+LETTERS = ("a", "bb", "ccc", "it's", "ü")
+ENUM = "Enum8('a' = 1, 'bb' = 2, 'ccc' = -3, 'it''s' = 0, 'ü' = 100)"
+
+
+class Word(enum.Enum):
+    A = "a"
+    B = "bb"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 300
+
+
+class Inner(msgspec.Struct):
+    name: str
+    count: int
+    share: float = 0.5
+    note: str | None = None
+    tags: list[str] = []
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    first_name: str
+    is_new: bool = False
+    inner: Inner | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type with a column of it and what a record may hold there."""
+
+    annotation: Any
+    chtype: str
+    make: Make
+    markers: tuple[Any, ...] = ()
+    keyable: bool = True
+
+
+def _whole(chtype: str, low: int, high: int, *markers: Any) -> Kind:
+    return Kind(int, chtype, values.integer(low, high), markers)
+
+
+def _inner(rng: Dice) -> str:
+    """A record's value for Inner."""
+    fields = [("name", values.text), ("count", values.integer(-(2**63), 2**64 - 1)), ("share", values.floating)]
+    return _object(rng, [*fields, ("note", values.text), ("tags", values.array_of(values.text))])
+
+
+def _strict(rng: Dice) -> str:
+    """A record's value for Strict."""
+    return _object(rng, [("firstName", values.text), ("isNew", values.boolean), ("inner", _inner)])
+
+
+def _object(rng: Dice, fields: Sequence[tuple[str, Make]]) -> str:
+    chosen = [one for one in fields if not rng.oddly(0.07)]
+    if rng.oddly(0.05):
+        rng.shuffle(chosen)
+    return "{" + ",".join(f'"{name}":{make(rng)}' for name, make in chosen) + "}"
+
+
+SCALARS = (
+    _whole("Int8", -128, 127), _whole("UInt8", 0, 255), _whole("Int16", -32768, 32767), _whole("UInt32", 0, 2**32 - 1),
+    _whole("Int64", -(2**63), 2**63 - 1), _whole("UInt64", 0, 2**64 - 1), _whole("Int128", -(2**127), 2**127 - 1),
+    _whole("UInt128", 0, 2**128 - 1), _whole("Int256", -(2**64), 2**64), _whole("Float64", -(2**60), 2**64),
+    _whole("Float32", -(2**60), 2**64), _whole("Decimal(18, 2)", -(10**16), 10**16), _whole("Decimal(9, 0)", -(10**9), 10**9),
+    _whole("DateTime64(3)", 0, 10**13, epoch("ms")), _whole("DateTime64(6)", -(10**9), 10**10, epoch("s")),
+    _whole("DateTime64(9)", 0, 2**63 - 1, epoch("ns")), _whole("DateTime", 0, 2**32 - 1),
+    _whole("DateTime", 0, 10**16, epoch("us")),
+    _whole("Date", 0, 6 * 10**9), _whole("Date32", -(10**10), 10**11), Kind(int, ENUM, values.integer(-4, 4)),
+    Kind(float, "Float64", values.floating), Kind(float, "Float32", values.floating), Kind(float, "BFloat16", values.floating),
+    Kind(float, "DateTime64(3)", values.floating),
+    Kind(bool, "Bool", values.boolean),
+    Kind(str, "String", values.text), Kind(str, "String", values.text), Kind(str, "LowCardinality(String)", values.text),
+    Kind(str, "FixedString(8)", values.text), Kind(str, "UUID", values.uuid_text), Kind(str, ENUM, values.one_of(LETTERS)),
+    Kind(str, "DateTime64(6)", values.moment), Kind(str, "DateTime", values.moment), Kind(str, "Date", values.day),
+    Kind(str, "Date32", values.day), Kind(str, "Decimal(38, 10)", values.decimal), Kind(str, "Decimal(60, 5)", values.decimal),
+    Kind(str, "IPv4", values.address), Kind(str, "IPv6", values.address),
+    Kind(datetime.datetime, "DateTime64(6)", values.moment), Kind(datetime.datetime, "DateTime", values.moment),
+    Kind(datetime.datetime, "DateTime64(9)", values.moment), Kind(datetime.date, "Date32", values.day),
+    Kind(datetime.date, "Date", values.day), Kind(uuid.UUID, "UUID", values.uuid_text),
+    Kind(Decimal, "Decimal(18, 4)", values.decimal), Kind(Decimal, "Decimal(9, 0)", values.decimal),
+    Kind(Decimal, "Decimal(38, 10)", values.decimal), Kind(bytes, "String", values.one_of(("aGVsbG8=", "", "AA=="))),
+    Kind(Literal["a", "bb", "ccc"], "String", values.one_of(LETTERS)), Kind(Literal["a", "bb"], ENUM, values.one_of(LETTERS)),
+    Kind(Literal[1, 2], "UInt8", values.integer(0, 3)),
+    Kind(Word, "LowCardinality(String)", values.one_of(LETTERS)), Kind(Level, "UInt16", values.integer(0, 301)),
+    Kind(Annotated[int, msgspec.Meta(ge=0, lt=100)], "Int32", values.integer(-2, 101)),
+    Kind(Annotated[int, msgspec.Meta(gt=5, le=2**40)], "Int64", values.integer(4, 2**40)),
+    Kind(Annotated[str, msgspec.Meta(max_length=5)], "String", values.text),
+    Kind(int | float, "Float64", values.number), Kind(str | int, "DateTime", values.moment),
+)  # fmt: skip
+JSON_TEXT = (
+    Kind(Any, "String", values.anything, keyable=False), Kind(msgspec.Raw, "String", values.anything, keyable=False),
+    Kind(msgspec.Raw, "JSON", values.anything, keyable=False),
+    Kind(dict[str, Any], "String", values.object_of(values.anything), keyable=False),
+    Kind(dict[str, int], "String", values.object_of(values.number), keyable=False),
+    Kind(list[Any], "String", values.array_of(values.anything), keyable=False),
+    Kind(Inner, "String", _inner, keyable=False), Kind(list[Inner], "String", values.array_of(_inner), keyable=False),
+    Kind(dict[str, Inner], "JSON", values.object_of(_inner), keyable=False), Kind(Strict, "String", _strict, keyable=False),
+    Kind(list[float], "String", values.array_of(values.floating), keyable=False),
+    Kind(list[int | float], "String", values.array_of(values.number), keyable=False),
+    Kind(list[datetime.datetime], "String", values.array_of(values.moment), keyable=False),
+)  # fmt: skip
+COLUMNS = (
+    "Int8", "UInt64", "Int64", "Float64", "Float32", "Bool", "String", "LowCardinality(String)", "FixedString(4)", "UUID", ENUM,
+    "DateTime", "DateTime64(3)", "DateTime('Europe/Berlin')", "Date", "Date32", "Decimal(18, 3)", "IPv4", "IPv6", "JSON",
+    "Nullable(String)", "Nullable(Int32)", "Nullable(DateTime64(6))", "Nullable(Decimal(9, 2))", "Array(String)",
+    "Array(Nullable(Float64))", "Map(String, String)", "Map(String, Array(UInt8))", "Array(Array(Int64))",
+)  # fmt: skip
+
+
+@dataclass
+class Drawn:
+    """A contract, its dedup key, and a maker for each field of each type."""
+
+    contract: Contract
+    key: tuple[str, ...]
+    types: list[tuple[tuple[tuple[str, str], ...], list[tuple[str, Make]]]] = field(default_factory=list)
+    """For each type: the tag as (name, JSON text), if any, and the fields' names and makers."""
+
+
+def draw(rng: Dice) -> Drawn:
+    """A contract that loads."""
+    while True:
+        try:
+            return _inferred(rng) if rng.random() < 0.2 else _written(rng)
+        except ConfigurationError:
+            continue
+
+
+def _written(rng: Dice) -> Drawn:
+    union = rng.random() < 0.25
+    key_kind = rng.choice([kind for kind in SCALARS if kind.keyable])
+    tags = ["A", "Beta.v1", "ccc"][: rng.randrange(2, 4)] if union else [""]
+    tag_field = rng.choice(("type", "kind"))
+    options = {"forbid_unknown_fields": rng.random() < 0.2, "rename": rng.choice((None, None, None, "camel"))}
+    structs, makers = [], []
+    for tag in tags:
+        fields, made = _fields(rng, key_kind)
+        tagged = {"tag_field": tag_field, "tag": tag} if union or rng.random() < 0.1 else {}
+        if tagged and not union:
+            tagged["tag"] = "Only"
+        structs.append(msgspec.defstruct(f"Row{tag[:1]}", fields, kw_only=True, module=MODULE, **options, **tagged))
+        names = [one.encode_name for one in msgspec.structs.fields(structs[-1])]
+        pairs = ((tag_field, f'"{tagged["tag"]}"'),) if tagged else ()
+        makers.append((pairs, list(zip(names, made, strict=True))))
+    root = structs[0]
+    for other in structs[1:]:
+        root = root | other
+    # The key is a field by its name in the record; `event` is the same in every style.
+    key = rng.choice([(), ("event",), ("event",), ("event",), ("event", "other"), ("@key",)])
+    tables = {tag: f"t{index}" for index, tag in enumerate(tags)} if union else {}
+    return Drawn(load(root, key, tables), key, makers)
+
+
+def load(root: Any, key: Sequence[str] = (), tables: dict[str, str] | None = None) -> Contract:
+    """The contract of a Struct or a union made here."""
+    module = types.ModuleType(MODULE)
+    module.Event = root  # type: ignore[attr-defined]
+    sys.modules[MODULE] = module
+    route = Route(topic="fuzz", table="" if tables else "t", tables=tables or {}, contract=f"{MODULE}:Event")
+    return contracts.load(route, Dedup(key=list(key)), {})
+
+
+def of_one(kind: Kind, *markers: Any, optional: bool = False, chtype: str = "") -> Contract:
+    """A contract with one field of a kind."""
+    annotation = kind.annotation | None if optional else kind.annotation
+    marked = Annotated[(annotation, *kind.markers, ch(chtype or kind.chtype), *markers)]
+    return load(msgspec.defstruct("One", [("value", marked), ("after", Annotated[int, ignored], 0)], module=MODULE))
+
+
+def _fields(rng: Dice, key_kind: Kind) -> tuple[list[Any], list[Make]]:
+    fields: list[Any] = [
+        _spec(rng, "event", key_kind, plain=rng.random() < 0.8),
+        _spec(rng, "other", rng.choice(SCALARS)),
+    ]
+    for index in range(rng.choice((0, 1, 2, 4, 6, 9, 70)) if rng.random() < 0.97 else 130):
+        kind = rng.choice(JSON_TEXT) if rng.random() < 0.2 else rng.choice(SCALARS)
+        name = rng.choice(("field", "some_longer_name_of_a_field", "f", "naïve")) + f"_{index}"
+        fields.append(_spec(rng, name, kind))
+    return [spec for spec, _ in fields], [make for _, make in fields]
+
+
+def _spec(rng: Dice, name: str, kind: Kind, *, plain: bool = False) -> tuple[Any, Make]:
+    """A field for defstruct, and its maker."""
+    annotation, chtype, make, markers = kind.annotation, kind.chtype, kind.make, list(kind.markers)
+    roll = rng.random()
+    if not plain and kind.keyable and roll < 0.12:
+        inner = rng.choice(SCALARS) if rng.random() < 0.3 else kind
+        annotation, chtype, make = (
+            dict[str, inner.annotation],
+            f"Map(String, {inner.chtype})",
+            values.object_of(inner.make),
+        )  # type: ignore[name-defined]
+        markers = list(inner.markers)
+    elif not plain and kind.keyable and roll < 0.24:
+        annotation, chtype, make = list[annotation], f"Array({chtype})", values.array_of(make)  # type: ignore[valid-type]
+    default: tuple[Any, ...] = ()
+    if not plain and annotation is not msgspec.Raw and rng.random() < 0.3:
+        inner_make = make
+        annotation = annotation | None if not isinstance(annotation, str) else annotation
+        make = lambda one: "null" if one.random() < 0.2 else inner_make(one)  # noqa: E731
+        if rng.random() < 0.6 and not chtype.startswith(("Array", "Map", "LowCardinality", "JSON")):
+            chtype = f"Nullable({chtype})"
+        elif not chtype.startswith(("Array", "Map")):
+            markers.append(null_as_default)
+        default = (None,) if rng.random() < 0.6 else ()
+    elif not plain and rng.random() < 0.1:
+        annotation, default = annotation | msgspec.UnsetType, (msgspec.UNSET,)
+    markers.append(ignored if not plain and rng.random() < 0.07 else ch(chtype))
+    if rng.random() < 0.1 and not plain:
+        markers.append(column(f"column_{name}"))
+    return (name, Annotated[(annotation, *markers)], *default), make
+
+
+def _inferred(rng: Dice) -> Drawn:
+    columns = [TableColumn("event", rng.choice(("String", "UUID", "UInt64", "LowCardinality(String)")))]
+    for index in range(rng.randrange(1, 8)):
+        chtype = rng.choice(COLUMNS)
+        default = rng.choice(("", "", "", "DEFAULT")) if chtype in ("Int8", "String", "Float64") else ""
+        columns.append(
+            TableColumn(
+                f"c{index}", chtype, default, {"Int8": "5", "String": "'x'"}.get(chtype, "now()") if default else ""
+            )
+        )
+    route = Route(topic="fuzz", table="t")
+    key = rng.choice([(), ("event",)])
+    loaded = contracts.load(route, Dedup(key=list(key)), {"t": columns}, timezone=rng.choice(("UTC", "Europe/Berlin")))
+    return Drawn(loaded, key, [((), [(one.name, _usual(one.type)) for one in columns])])
+
+
+def _usual(chtype: str) -> Make:
+    """What a record usually holds for a column."""
+    core = chtype.removeprefix("Nullable(")
+    by_prefix: dict[str, Make] = {
+        "Array(String": values.array_of(values.text), "Array(Array": values.array_of(values.array_of(values.number)),
+        "Array(": values.array_of(values.floating), "Map(String, String": values.object_of(values.text),
+        "Map(": values.object_of(values.array_of(values.integer(0, 255))), "Int": values.number, "UInt": values.number,
+        "Float": values.floating, "Bool": values.boolean, "UUID": values.uuid_text,
+        "Enum": values.one_of(LETTERS), "DateTime": values.moment, "Date": values.day, "Decimal": values.decimal,
+        "IPv": values.address, "JSON": values.object_of(values.anything),
+    }  # fmt: skip
+    return next((make for prefix, make in by_prefix.items() if core.startswith(prefix)), values.text)

@@ -1,0 +1,47 @@
+"""What ever differed between the lanes, and a short search for more."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline import contract as contracts
+from pipeline.config.schema import Dedup, Route
+from pipeline.contract import Contract, TableColumn
+from pipeline.lane import LeftOut, Ranges
+from tests.fuzz.draw import load
+from tests.fuzz.lanes import Lanes
+from tests.fuzz.search import search
+
+CORPUS = json.loads(Path(__file__).with_name("corpus.json").read_text(encoding="utf-8"))
+SECONDS = float(os.environ.get("PENSTOCK_FUZZ_SECONDS", "6"))
+
+
+def contract_of(case: dict[str, Any]) -> Contract:
+    if "columns" in case:
+        columns = [TableColumn(name, chtype) for name, chtype in case["columns"]]
+        return contracts.load(Route(topic="fuzz", table="t"), Dedup(key=case["key"]), {"t": columns})
+    names: dict[str, Any] = {"msgspec": msgspec}
+    exec(case["source"], names)
+    return load(names["Event"], case["key"])
+
+
+@pytest.mark.parametrize("case", CORPUS, ids=lambda case: case["what"][:40])
+def test_what_differed_once(case: dict[str, Any]) -> None:
+    """Records are kept as Latin-1, so that any bytes can be written down."""
+    records = [None if one is None else one.encode("latin-1") for one in case["records"]]
+    left_out = LeftOut(Ranges([tuple(one) for one in case["stored"]])) if "stored" in case else None
+    assert Lanes(contract_of(case), case["key"]).difference(records, left_out) == ""
+
+
+def test_a_short_search() -> None:
+    seed = int(os.environ.get("PENSTOCK_SEED", "0")) or int.from_bytes(os.urandom(4))
+    print(f"seed {seed}")
+    total, found = search(seed, SECONDS, print)
+    assert found is None, f"seed {seed}: {found}"
+    assert total.handed_over < total.native_records  # some records must have gone through the native lane
