@@ -35,6 +35,7 @@ cdef struct Ahead:          # what was found where the event id of a record may 
 
 
 cdef struct Route:          # one row type during a call
+    size_t number           # index of its recipe
     const Object *object
     const uint8_t *tag      # borrowed
     size_t tag_nbytes

@@ -62,6 +62,7 @@ cdef class RecordLane:
             recipe = recipes[index]
             if len(recipe.builder.plan.key_indexes) > KEY_COLUMNS_MAX:
                 raise ValueError(f"a deduplication key has at most {KEY_COLUMNS_MAX} columns")
+            self.routes[index].number = index
             self.routes[index].object = &recipe.object
             self.routes[index].tag = <const uint8_t *><const char *>recipe.tag
             self.routes[index].tag_nbytes = recipe.tag_nbytes
@@ -141,8 +142,7 @@ cdef class RecordLane:
 
     cdef int open_topic(self, Route *route) except -1 with gil:
         """Only a row that is kept brings its topic into the lineage."""
-        cdef size_t index = route - self.routes
-        cdef BlockBuilder builder = (<Recipe>self.recipes[index]).builder
+        cdef BlockBuilder builder = (<Recipe>self.recipes[route.number]).builder
         route.topic = builder.lineage.topic_position(self.topic)
         return 0
 

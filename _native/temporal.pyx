@@ -124,11 +124,13 @@ cdef bint read_int(object value, int epoch_digits, Instant *instant) except -1:
     return True
 
 
+@cython.cdivision(True)
 cdef void epoch_instant(int64_t number, int epoch_digits, Instant *instant) noexcept nogil:
     """The instant of an epoch number in units of 10^-epoch_digits seconds."""
     cdef int64_t unit = <int64_t>power_of_ten(epoch_digits)
+    cdef int64_t rest = number % unit
     instant.seconds = floor_divide(number, unit)
-    instant.nanos = (number - instant.seconds * unit) * <int64_t>power_of_ten(9 - epoch_digits)
+    instant.nanos = (rest + unit if rest < 0 else rest) * <int64_t>power_of_ten(9 - epoch_digits)
 
 
 @cython.overflowcheck(False)

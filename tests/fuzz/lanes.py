@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import _native
 from pipeline import contract as contracts
 from pipeline import native
 from pipeline.batch import Target
@@ -16,6 +18,9 @@ from pipeline.dedup import Dedup, domain
 from pipeline.lane import Lane, LeftOut
 from pipeline.planning import native_lane
 from pipeline.types import Headers, Partition
+
+# `make debug` and `make sanitize` must not test the ordinary build.
+assert os.environ.get("PENSTOCK_NATIVE_BUILD", "") in str(_native.__file__), f"_native is {_native.__file__}"
 
 PARTITION = Partition("fuzz", 3)
 RECORD_BYTES_MAX = 100_000
