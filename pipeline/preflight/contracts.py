@@ -39,11 +39,16 @@ def offline(config: Config) -> Iterator[Check]:
             for problem in error.problems:
                 yield of_problem(problem, Status.PROBLEM, code="contract", configuration=True)
         else:
-            yield Check("contract", name, Status.OK, described(loaded))
+            yield Check("contract", name, Status.OK, described(config, route.topic, loaded))
     yield Check("offline", "kafka, clickhouse", Status.SKIPPED, NOT_LOOKED_AT)
 
 
-def described(contract: Contract) -> str:
-    """A contract in one line."""
+def described(config: Config, topic: str, contract: Contract) -> str:
+    """A contract in one line: what it fills, and what of it costs more than the rest."""
+    from pipeline.assembly import NO_DEDUP, lane_of
+    from pipeline.dedup import Dedup
+
     targets = [f"{target.table} ({len(target.columns)} columns)" for target in contract.tables.values()]
-    return f"{contract.name} fills {', '.join(targets)}"
+    left = lane_of(topic, contract, config, Dedup(NO_DEDUP)).left
+    costly = f"; left to msgspec, which costs more: {'; '.join(left)}" if left else ""
+    return f"{contract.name} fills {', '.join(targets)}{costly}"

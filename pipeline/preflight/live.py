@@ -272,5 +272,5 @@ def _contracts(config: Config, client: ClickHouse) -> Generator[Check, None, Map
             yield of_problem(problem, Status.PROBLEM, code="contract")
         return {}
     for topic, contract in loaded.items():
-        yield Check("contract", f"contract {topic}", Status.OK, described(contract))
+        yield Check("contract", f"contract {topic}", Status.OK, described(config, topic, contract))
     return loaded
