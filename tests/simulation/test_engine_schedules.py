@@ -180,6 +180,30 @@ FOUND: dict[str, Schedule] = {
         gaps=0.0,
         rows_max=8,
     ),
+    "a batch passed while the one before it is open": Schedule(
+        seed=1451092162,
+        protocol="classic",
+        workers=2,
+        partitions=2,
+        records=60,
+        faults=(
+            Fault(on="time", at=0.8106511131667413, what="planned restart", seconds=2.375244240995376),
+            Fault(on="time", at=1.2588892555422935, what="clickhouse outage", seconds=1.9449102848073494),
+            Fault(on="time", at=3.565428011515383, what="stopped", seconds=4.0, whom=1),
+        ),
+        lineage=False,
+        partitioned=False,
+        window_blocks=200,
+        window_s=None,
+        one_server=True,
+        dedup=True,
+        rebuild="clickhouse",
+        dedup_window_s=3600,
+        duplicates=0.4,
+        poison=0.0,
+        gaps=0.0,
+        rows_max=3,
+    ),
 }
 
 

@@ -123,6 +123,39 @@ def test_a_batch_that_finishes_early_stays_declared_until_the_one_before_it_has_
     assert declared(commit, A) == [(Span(A, 20, 21),)]
 
 
+def test_a_partition_does_not_pass_a_batch_while_one_before_it_is_open() -> None:
+    """Its records may have been dropped as copies of that one's. Passed, they would be claimed first, and the original be
+    the copy, for whoever builds the window from Kafka and recovers the open batch then."""
+    driver = Driver()
+    one = only(driver.accept(only(driver.seal(Span(A, 10, 15)), Commit)), Insert)
+    commit = only(driver.seal(Span(B, 10, 12)), Commit)
+    assert declared(commit, A) == [(Span(A, 10, 15),)]
+    assert declared(commit, B) == [(Span(A, 10, 15),), (Span(B, 10, 12),)]
+    two = only(driver.accept(commit), Insert)
+    driver.engine.inserted(two.batch)
+    driver.seal(Span(B, 12, 13), empty=True)
+    driver.clock.advance(2)
+    assert none(driver.engine.tick(), Commit)
+    driver.engine.inserted(one.batch)
+    driver.clock.advance(2)
+    commit = only(driver.engine.tick(), Commit)
+    assert {p: (e.offset, e.metadata) for p, e in commit.entries.items()} == {A: (15, ""), B: (13, "")}
+
+
+def test_an_open_batch_of_an_earlier_membership_holds_nothing_back() -> None:
+    driver = Driver()
+    old = only(driver.accept(only(driver.seal(Span(A, 10, 15)), Commit)), Insert)
+    driver.engine.lost()
+    driver.engine.assigned({B: Assigned(3, 10, "")})
+    driver.accept(only(driver.engine.prepared({B: 3}, {B: 10}), Commit))
+    commit = only(driver.seal(Span(B, 10, 12)), Commit)
+    assert declared(commit, B) == [(Span(B, 10, 12),)]
+    driver.engine.inserted(only(driver.accept(commit), Insert).batch)
+    driver.clock.advance(2)
+    assert only(driver.engine.tick(), Commit).entries[B].offset == 12
+    driver.engine.inserted(old.batch)
+
+
 def test_an_empty_batch_needs_no_declare() -> None:
     driver = Driver()
     assert none(driver.seal(Span(A, 10, 15), empty=True), Insert)
@@ -270,6 +303,14 @@ def test_batches_are_recovered_in_the_order_of_their_offsets_whatever_the_clocks
     engine = Engine(IDENTITY, bytes(8), ManualClock(), advance_ms_max=1_000)
     commands = engine.assigned({A: Assigned(1, 10, metadata[A]), B: Assigned(2, 10, metadata[B])})
     assert only(commands, Prepare).intents == (one, two, three)
+
+
+def test_batches_declared_at_once_are_recovered_in_the_order_of_their_declare() -> None:
+    one, two = Intent((Span(B, 10, 20),), 5, bytes(8)), Intent((Span(A, 10, 20),), 5, bytes(8))
+    metadata = {A: intents.encode(IDENTITY, [one, two]), B: intents.encode(IDENTITY, [one])}
+    engine = Engine(IDENTITY, bytes(8), ManualClock(), advance_ms_max=1_000)
+    commands = engine.assigned({A: Assigned(1, 10, metadata[A]), B: Assigned(2, 10, metadata[B])})
+    assert only(commands, Prepare).intents == (one, two)
 
 
 def test_an_empty_batch_behind_an_undeclared_one_goes_with_it() -> None:
