@@ -76,6 +76,8 @@ class SimConsumer:
         self._closed = False
         self.member_id = ""
         self.generation = -1
+        self._joined_after = -1
+        """The generation in which it joined last: an assignment of that or an earlier one is void, as it is for librdkafka."""
         self.owned: frozenset[Place] = frozenset()
         machine.consumers.append(self)
 
@@ -92,7 +94,7 @@ class SimConsumer:
     def assigned(self, generation: int, places: frozenset[Place]) -> None:
         # librdkafka knows the generation from the answer on, before the application has seen the assignment.
         self.generation = generation
-        self._put(lambda: self._take(places))
+        self._put(lambda: self._take(generation, places))
 
     def evicted(self) -> None:
         self.member_id, self.generation = "", -1
@@ -114,10 +116,11 @@ class SimConsumer:
 
     def _join_again(self) -> None:
         if self.member_id and isinstance(self._group, ClassicGroup):
+            self._joined_after = self._group.generation
             self._group.join(self.member_id, self.owned)
 
-    def _take(self, places: frozenset[Place]) -> None:
-        if not self.member_id:
+    def _take(self, generation: int, places: frozenset[Place]) -> None:
+        if not self.member_id or generation <= self._joined_after:
             return
         revoked = self.owned - places
         if revoked:
@@ -125,7 +128,11 @@ class SimConsumer:
         added = places - self.owned
         if added and self.member_id:
             self._on_assign(self, [_entry(place) for place in sorted(added)])
-        if revoked and self.member_id:
+        if not revoked or not self.member_id:
+            return
+        if isinstance(self._group, ClassicGroup):
+            self._join_again()
+        else:
             self._group.released(self.member_id, self.owned)
 
     def _lose(self) -> None:

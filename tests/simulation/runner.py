@@ -40,6 +40,7 @@ def quiet() -> None:
     """The project's logs are about what is injected; and what the runs leave is collected after each chunk of them."""
     logging.disable(logging.CRITICAL)
     gc.disable()
+    gc.freeze()
 
 
 def try_seed(seed: int) -> tuple[list[str], World]:
