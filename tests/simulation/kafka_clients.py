@@ -24,6 +24,8 @@ from tests.simulation.schedule import Switches
 
 COMMIT_TIMEOUT_S = 4.0
 NETWORK_S = 0.004
+POLL_S_MIN = 2.0
+"""How long the membership sleeps in vain at first: all that it looks for wakes it."""
 RUN_RECORDS_MAX = 8
 LETTERS = "letters"
 
@@ -73,6 +75,7 @@ class SimConsumer:
         self._loop = machine.loop
         self._events: deque[Callable[[], None]] = deque()
         self._poller: Any = None
+        self._polled_s = machine.loop.now_s
         self._closed = False
         self.member_id = ""
         self.generation = -1
@@ -106,11 +109,16 @@ class SimConsumer:
 
     # What the application calls
 
+    @property
+    def unpolled_s(self) -> float:
+        return float(self._loop.now_s - self._polled_s)
+
     def poll(self, timeout_s: float) -> None:
         self._machine.process.touch()
+        self._polled_s = self._loop.now_s
         self._poller = self._loop.current()
         if not self._events:
-            self._loop.idle(timeout_s)
+            self._loop.idle(timeout_s, POLL_S_MIN)
         while self._events and not self._closed:
             self._events.popleft()()
 
@@ -176,13 +184,15 @@ class SimConsumer:
         answer: list[int] = []
         way_s = loop.jitter(NETWORK_S) if fault.what != "late" else fault.seconds
         caller = loop.current()
+        refused = set(sorted(entries)[len(entries) // 2 :]) if fault.what == "in_part" else set()
 
         def arrive() -> None:
-            code = self._group.commit(member_id, generation, entries)
-            machine.trace("broker", f"commit of {member_id}@{generation}", entries, "refused" if code else "stored")
+            stored = {place: entry for place, entry in entries.items() if place not in refused}
+            code = self._group.commit(member_id, generation, stored)
+            machine.trace("broker", f"commit of {member_id}@{generation}", stored, "refused" if code else "stored")
             if fault.what not in ("reply_lost", "late"):
                 answer.append(code)
-                loop.wake(caller)
+                loop.wake(caller, loop.jitter(2 * NETWORK_S))
 
         if fault.what != "request_lost":
             loop.call_later(way_s, arrive)
@@ -194,8 +204,8 @@ class SimConsumer:
             _raise(KafkaError._TIMED_OUT)
         if answer[0]:
             _raise(answer[0])
-        machine.call()
-        return [_entry(place) for place in entries]
+        error = KafkaError(int(fault.code)) if refused else None
+        return [_entry(place, error=error if place in refused else None) for place in entries]
 
     def _written(self, entry: Any) -> tuple[int, str]:
         """What is committed: as the engine says, but for the test-only switches."""
@@ -273,6 +283,7 @@ class SimSource:
         self._poller = loop.current()
         events = self._events(records_max)
         if events:
+            self._poller.vain = 1
             loop.sleep(loop.jitter(NETWORK_S))
         else:
             self._watch()

@@ -18,9 +18,11 @@ from tests.simulation.kafka_clients import LETTERS, Machine
 from tests.simulation.kafka_model import Cluster, Place
 from tests.simulation.loop import Loop, Process
 from tests.simulation.schedule import CHAOS_S, Schedule
-from tests.simulation.worker import SimWorker, assemble, config_of
+from tests.simulation.worker import STALL_MS_MAX, SimWorker, assemble, config_of
 
 SESSION_S = 2.5
+MAX_POLL_S = 10.0
+"""More than the membership sleeps in vain (`loop.IDLE_S_MAX`)."""
 CALM_S = 400.0
 STEPS_MAX = 30_000
 OTHER_INSERTS_PER_S = 40
@@ -211,6 +213,23 @@ class World:
             self.loop.call_later(SESSION_S, lambda: process.paused and self._silence(machine))
         self.loop.call_later(fault.seconds, process.resume)
         return None
+
+    def _hung_data_plane(self, fault: Fault, slot: Slot) -> bool | None:
+        """Nothing is read or decided; the group is polled until the worker sees it, and learns of it some time later."""
+        if slot.worker is None:
+            return False
+        process = slot.worker.process
+        machine = next(machine for machine in self.machines if machine.process is process)
+        process.hang("data-plane", self.loop.now_s + fault.seconds)
+        for after_s in range(int(STALL_MS_MAX / 1000), int(fault.seconds), 2):
+            self.loop.call_later(after_s, lambda: process.alive and self._leave_unpolled(machine))
+        return None
+
+    def _leave_unpolled(self, machine: Machine) -> None:
+        """As librdkafka does after `max.poll.interval.ms`."""
+        for consumer in machine.consumers:
+            if consumer.unpolled_s > MAX_POLL_S:
+                consumer.vanish()
 
     def _rebalance(self, fault: Fault, slot: Slot) -> None:
         self.cluster.group.shuffle()
