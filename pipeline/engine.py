@@ -387,7 +387,8 @@ class Engine:
     def _discard_undeclared(self, gone: Mapping[Partition, int]) -> list[Command]:
         """Drops every undeclared batch and the open one; each kept partition is read again from its last declared offset.
 
-        `gone` maps partitions that are no longer held to their durable offset.
+        `gone` maps partitions that are no longer held to their durable offset. One that is about to go is not read again here,
+        so what was claimed for its dropped records is void at once.
         """
         out: list[Command] = []
         dropping = False
@@ -407,13 +408,13 @@ class Engine:
         for batch in self._batches.values():
             reach.update({span.partition: span.next for span in self._owned_spans(batch)})
         positions: dict[Partition, int] = {}
+        void_from = dict(gone)
         for partition, held in self._held.items():
             if held.ready:
                 held.covered = max(held.durable, reach.get(partition, held.durable))
-                if not held.revoking:
-                    positions[partition] = held.covered
+                (void_from if held.revoking else positions)[partition] = held.covered
         self.flow_epoch += 1
-        out.append(Discard(positions, dict(gone), self.flow_epoch))
+        out.append(Discard(positions, void_from, self.flow_epoch))
         return out
 
     def _dirty(self) -> bool:
