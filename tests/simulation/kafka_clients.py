@@ -184,7 +184,9 @@ class SimConsumer:
         answer: list[int] = []
         way_s = loop.jitter(NETWORK_S) if fault.what != "late" else fault.seconds
         caller = loop.current()
-        refused = set(sorted(entries)[len(entries) // 2 :]) if fault.what == "in_part" else set()
+        # A declare that stands for some of its partitions only is beyond the promise (docs/decisions/0007).
+        in_part = fault.what == "in_part" and not any(metadata for _, metadata in entries.values())
+        refused = set(sorted(entries)[len(entries) // 2 :]) if in_part else set()
 
         def arrive() -> None:
             stored = {place: entry for place, entry in entries.items() if place not in refused}

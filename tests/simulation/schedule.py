@@ -11,6 +11,7 @@ from tests.simulation.faults import Fault
 CHAOS_S = 10.0
 RETRIABLE = (252, 241, 242, 159, 999, 210)
 REFUSALS = (14, 16, 27)
+UNKNOWN_TOPIC = 3
 ZOMBIES = ("stopped", "hung data plane")
 """After these a worker sends what it was about to send long before."""
 assert all(code in classify.RETRIABLE for code in RETRIABLE)
@@ -184,7 +185,7 @@ def _commits(rng: Random, workers: int) -> list[Fault]:
     for _ in range(rng.randint(1, 5)):
         what = rng.choice(("request_lost", "reply_lost", "late", "refused", "in_part"))
         seconds = rng.uniform(0.5, 20) if what == "late" else 0.0
-        code = rng.choice(REFUSALS) if what in ("refused", "in_part") else 0
+        code = {"refused": rng.choice(REFUSALS), "in_part": UNKNOWN_TOPIC}.get(what, 0)
         found.append(Fault("commit", rng.randint(1, 25), what, seconds, code))
     found += [Fault("committed", rng.randint(1, 8), "no answer")] if rng.random() < 0.3 else []
     return found

@@ -204,6 +204,30 @@ FOUND: dict[str, Schedule] = {
         gaps=0.0,
         rows_max=3,
     ),
+    "a copy dropped for a record that is dropped with its partition": Schedule(
+        seed=63256,
+        protocol="classic",
+        workers=2,
+        partitions=2,
+        records=10,
+        faults=(
+            Fault(on="commit", at=1, what="refused", code=16),
+            Fault(on="commit", at=10, what="in_part", code=3),
+            Fault(on="committed", at=2, what="no answer"),
+        ),
+        lineage=False,
+        partitioned=False,
+        window_blocks=200,
+        window_s=None,
+        one_server=True,
+        dedup=True,
+        rebuild="clickhouse",
+        dedup_window_s=30,
+        duplicates=0.4,
+        poison=0.0,
+        gaps=0.0,
+        rows_max=3,
+    ),
 }
 
 

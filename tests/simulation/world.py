@@ -140,7 +140,8 @@ class World:
         record = record_of(headers, self.config.name)
         assert record is not None
         place, offset = (record[0].topic, record[0].number), record[1]
-        writer = process, self._workers[process].held().get(place)
+        worker = self._workers[process]
+        writer = process, None if worker.recovers else worker.held().get(place)
 
         def written() -> None:
             self.trace(process.name, f"letter for {place} offset {offset} is written")
