@@ -58,8 +58,8 @@ class Read:
 class Discard:
     """Drop the open batch. `positions` is all that is read from now on, each partition from there.
 
-    `void_from` names, for partitions that are gone or going, the offset from which their claims are void: the records from
-    there on are someone else's now, who may drop them, so a copy of one of them must not be dropped for its sake.
+    `void_from` names, for partitions that are gone, the offset from which their claims are void: the records from there on
+    are someone else's now, who may drop them, so a copy of one of them must not be dropped for its sake.
     """
 
     positions: Mapping[Partition, int]

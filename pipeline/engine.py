@@ -166,14 +166,15 @@ class Engine:
                 continue  # It was taken away meanwhile; its next owner recovers it again, under the same tokens.
             held.ready = True
             held.durable = held.covered = position
-            if not held.revoking:
+            if not self._revoking():
                 ready[partition] = position
         self._note_dirty()
         out: list[Command] = [Read(ready, self.flow_epoch)] if ready else []
         return out + self._commit_if_due(at_once=True)
 
     def revoking(self, partitions: Iterable[Partition]) -> list[Command]:
-        """Partitions are about to go. What is undeclared is dropped, what is declared may finish before `RevokeReady`."""
+        """Partitions are about to go. What is undeclared is dropped, what is declared may finish before `RevokeReady`. Reading
+        goes on when they are gone."""
         for partition in partitions:
             if held := self._held.get(partition):
                 held.revoking = True
@@ -279,7 +280,7 @@ class Engine:
             return []
         declares = self._declarable()
         waited = self._dirty_since_s is not None and now_s - self._dirty_since_s >= self._advance_s
-        hurry = at_once or self._draining or any(held.revoking for held in self._held.values())
+        hurry = at_once or self._draining or self._revoking()
         if not declares and not (self._dirty() and (waited or hurry)):
             return []
         return [self._commit(declares)]
@@ -387,8 +388,8 @@ class Engine:
     def _discard_undeclared(self, gone: Mapping[Partition, int]) -> list[Command]:
         """Drops every undeclared batch and the open one; each kept partition is read again from its last declared offset.
 
-        `gone` maps partitions that are no longer held to their durable offset. One that is about to go is not read again here,
-        so what was claimed for its dropped records is void at once.
+        `gone` maps partitions that are no longer held to their durable offset. While one is about to go nothing is read: its
+        claims are good until it is gone, and a copy elsewhere could be dropped for a record of it that was just dropped.
         """
         out: list[Command] = []
         dropping = False
@@ -408,14 +409,16 @@ class Engine:
         for batch in self._batches.values():
             reach.update({span.partition: span.next for span in self._owned_spans(batch)})
         positions: dict[Partition, int] = {}
-        void_from = dict(gone)
         for partition, held in self._held.items():
             if held.ready:
                 held.covered = max(held.durable, reach.get(partition, held.durable))
-                (void_from if held.revoking else positions)[partition] = held.covered
+                positions[partition] = held.covered
         self.flow_epoch += 1
-        out.append(Discard(positions, void_from, self.flow_epoch))
+        out.append(Discard({} if self._revoking() else positions, dict(gone), self.flow_epoch))
         return out
+
+    def _revoking(self) -> bool:
+        return any(held.revoking for held in self._held.values())
 
     def _dirty(self) -> bool:
         return any(held.ready and held.committed != held.durable for held in self._held.values())
