@@ -41,7 +41,7 @@ class Machine:
     consumers: list[SimConsumer] = field(default_factory=list)
     trace: Callable[..., None] = lambda *words: None
     held: Callable[[], dict[Place, int]] = dict
-    on_letter: Callable[[Any, Process], Callable[[], None]] = lambda headers, process: lambda: None
+    on_letter: Callable[[Any, Process, str], Callable[[], None]] = lambda headers, process, thread: lambda: None
 
     @property
     def loop(self) -> Any:
@@ -415,11 +415,12 @@ class SimProducer:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._waiting: list[tuple[str, dict[str, Any], Any]] = []
+        self._waiting: list[tuple[str, dict[str, Any], Any, str]] = []
 
     def produce(self, topic: str, on_delivery: Any, **message: Any) -> None:
         self._machine.process.touch()
-        self._waiting.append((topic, message, on_delivery))
+        task = self._machine.loop.current()
+        self._waiting.append((topic, message, on_delivery, task.name if task else ""))
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -430,7 +431,7 @@ class SimProducer:
         if not self._waiting:
             machine.loop.sleep(timeout_s)
             return
-        topic, message, on_delivery = self._waiting.pop(0)
+        topic, message, on_delivery, thread = self._waiting.pop(0)
         fault = machine.faults.next("letter") or Fault("letter", 0, "none")
         way_s = machine.loop.jitter(NETWORK_S)
         outage_s = machine.faults.outage_s("letters", machine.loop.now_s)
@@ -440,7 +441,7 @@ class SimProducer:
         written = fault.what in ("none", "written_but_unknown")
         if written:
             # On its way whatever becomes of the process.
-            written = machine.on_letter(message["headers"], machine.process)
+            written = machine.on_letter(message["headers"], machine.process, thread)
             machine.loop.call_later(way_s, lambda: self._write(topic, message, written))
         machine.loop.sleep(way_s + 0.001)
         machine.process.touch()

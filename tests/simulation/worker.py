@@ -237,11 +237,6 @@ class SimWorker(Worker):
         return {tuple(p): one.epoch for p, one in held.items() if one.ready}  # type: ignore[misc]
 
     @property
-    def recovers(self) -> bool:
-        """It may meet batches that it is inserting itself: of a partition that went and came back."""
-        return not all(one.ready for one in self._engine._held.values())
-
-    @property
     def at_rest(self) -> bool:
         return self._engine.idle
 
