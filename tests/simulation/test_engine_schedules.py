@@ -180,7 +180,7 @@ FOUND: dict[str, Schedule] = {
         gaps=0.0,
         rows_max=8,
     ),
-    "a batch passed while the one before it is open": Schedule(
+    "claims of a declared batch outlive its partition": Schedule(
         seed=102700,
         protocol="consumer",
         workers=3,
