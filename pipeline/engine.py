@@ -152,7 +152,8 @@ class Engine:
         except PipelineStopped as error:
             return self._stop(error)
         for partition, assigned in partitions.items():
-            self._held[partition] = _Held(assigned.epoch)
+            # Should it go before it is ready, what its window holds from before this offset is good all the same.
+            self._held[partition] = _Held(assigned.epoch, durable=-1 if assigned.offset is None else assigned.offset)
         if not partitions:
             return []
         return [Prepare(dict(partitions), intents.in_order(found))]

@@ -233,6 +233,14 @@ def test_a_partition_that_went_and_came_back_is_another_one() -> None:
     assert commit.entries[A].epoch == 3
 
 
+def test_claims_of_a_partition_that_goes_before_it_is_ready_are_good_up_to_its_committed_offset() -> None:
+    """They may stand for copies in the partitions that stay, which have rows as well and no claim of their own."""
+    driver = Driver()
+    driver.engine.assigned({Partition("t", 2): Assigned(3, 7, "")})
+    discard = only(driver.engine.revoked([Partition("t", 2)]), Discard)
+    assert discard.void_from == {Partition("t", 2): 7}
+
+
 def test_a_late_prepare_of_a_partition_that_was_lost_is_ignored() -> None:
     driver = Driver()
     driver.engine.lost()
