@@ -19,8 +19,9 @@ What the protocol rests on:
 - One commit is outstanding at the most. One of unknown outcome is never followed by another: the worker leaves and joins
   again, so that the new generation fences whatever is still on its way, and recovery reads what was really accepted.
 - A batch is inserted only after its declare was accepted. An undeclared batch can be dropped and read again at any time.
-- The committed offset of a partition is the first that is not known to be durable; a batch stays in the metadata of each
-  of its partitions until that offset has passed it.
+- Offsets advance in the order of the batches: a batch is passed when it and every batch before it are durable, whatever
+  partitions those have. Until then its partitions' metadata holds it and the batches before it. For what a batch drops
+  as copies rests on those, so they are finished first, by whoever gets any of its partitions.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ class _Batch:
     payload: Payload
     status: Status = Status.SEALED
     intent: Intent | None = None
+    past: bool = False
+    """Every partition has been taken away since. What is read from then on does not rest on it."""
 
 
 @dataclass(slots=True)
@@ -84,7 +87,7 @@ class _Held:
     ready: bool = False
     revoking: bool = False
     durable: int = -1
-    """First offset not known to be durable."""
+    """First offset not known to be durable, or behind a batch that is not."""
     covered: int = -1
     """Offset after the last sealed span."""
     committed: int = -1
@@ -141,18 +144,19 @@ class Engine:
 
     def assigned(self, partitions: Mapping[Partition, Assigned]) -> list[Command]:
         """Partitions are ours from now on; they are prepared before they are read."""
-        found: dict[object, Intent] = {}
         try:
-            for partition, assigned in partitions.items():
-                for intent in intents.decode(assigned.metadata, self._identity, partition):
-                    found.setdefault(intent.identity, intent)
+            found = [
+                intents.decode(assigned.metadata, self._identity, partition)
+                for partition, assigned in partitions.items()
+            ]
         except PipelineStopped as error:
             return self._stop(error)
         for partition, assigned in partitions.items():
-            self._held[partition] = _Held(assigned.epoch)
+            # Should it go before it is ready, what its window holds from before this offset is good all the same.
+            self._held[partition] = _Held(assigned.epoch, durable=-1 if assigned.offset is None else assigned.offset)
         if not partitions:
             return []
-        return [Prepare(dict(partitions), intents.in_order(found.values()))]
+        return [Prepare(dict(partitions), intents.in_order(found))]
 
     def prepared(self, epochs: Mapping[Partition, int], positions: Mapping[Partition, int]) -> list[Command]:
         """The data plane has finished what was declared; everything before `positions` is durable."""
@@ -163,14 +167,15 @@ class Engine:
                 continue  # It was taken away meanwhile; its next owner recovers it again, under the same tokens.
             held.ready = True
             held.durable = held.covered = position
-            if not held.revoking:
+            if not self._revoking():
                 ready[partition] = position
         self._note_dirty()
         out: list[Command] = [Read(ready, self.flow_epoch)] if ready else []
         return out + self._commit_if_due(at_once=True)
 
     def revoking(self, partitions: Iterable[Partition]) -> list[Command]:
-        """Partitions are about to go. What is undeclared is dropped, what is declared may finish before `RevokeReady`."""
+        """Partitions are about to go. What is undeclared is dropped, what is declared may finish before `RevokeReady`. Reading
+        goes on when they are gone."""
         for partition in partitions:
             if held := self._held.get(partition):
                 held.revoking = True
@@ -180,6 +185,9 @@ class Engine:
         """Partitions are gone. Declared batches of theirs go on; whoever holds them now recovers them too."""
         gone = {partition: held.durable for partition in partitions if (held := self._held.pop(partition, None))}
         out = self._discard_undeclared(gone)
+        if not self._held:
+            for batch in self._batches.values():
+                batch.past = True
         self._forget_finished()
         return out
 
@@ -273,7 +281,7 @@ class Engine:
             return []
         declares = self._declarable()
         waited = self._dirty_since_s is not None and now_s - self._dirty_since_s >= self._advance_s
-        hurry = at_once or self._draining or any(held.revoking for held in self._held.values())
+        hurry = at_once or self._draining or self._revoking()
         if not declares and not (self._dirty() and (waited or hurry)):
             return []
         return [self._commit(declares)]
@@ -286,7 +294,7 @@ class Engine:
             if batch.status is not Status.SEALED:
                 continue
             batch.intent = Intent(batch.spans, now_ms, self._config, self._salt)
-            if not self._fits([*found, batch]):
+            if not intents.fits(self._identity, _intents_of([*self._in_flight(), *found, batch])):
                 invariant(
                     bool(self._in_flight()) or bool(found),
                     f"the intent of one batch exceeds {intents.METADATA_BYTES_MAX} bytes",
@@ -295,40 +303,35 @@ class Engine:
             found.append(batch)
         return found
 
-    def _fits(self, more: Sequence[_Batch]) -> bool:
-        everything = [*self._in_flight(), *more]
-        if intents.fits(self._identity, _intents_of(everything)):
-            return True
-        touched = {span.partition for batch in more for span in batch.spans}
-        return all(intents.fits(self._identity, self._open_intents(partition, everything)) for partition in touched)
-
     def _in_flight(self) -> list[_Batch]:
         return [
             batch
             for batch in self._batches.values()
-            if batch.status in (Status.INSERTING, Status.DURABLE) and batch.intent
+            if batch.status in (Status.INSERTING, Status.DURABLE) and batch.intent and not batch.past
         ]
 
-    def _open_intents(self, partition: Partition, batches: Iterable[_Batch]) -> list[Intent]:
-        """The intents that a partition's metadata must hold: batches that reach beyond its durable offset."""
+    def _reach(self, partition: Partition, batches: Sequence[_Batch]) -> int:
+        """How many of the batches a partition's metadata must hold: up to the last that goes beyond its durable offset."""
         durable = self._held[partition].durable
-        return [
-            batch.intent
-            for batch in batches
-            if batch.intent
-            and any(span.partition == partition and span.next > durable for span in self._owned_spans(batch))
-        ]
+        for count in range(len(batches), 0, -1):
+            spans = self._owned_spans(batches[count - 1])
+            if any(span.partition == partition and span.next > durable for span in spans):
+                return count
+        return 0
 
     def _commit(self, declares: list[_Batch]) -> Commit:
         self._numbers += 1
         carried = [*self._in_flight(), *declares]
         touched = {span.partition for batch in carried for span in self._owned_spans(batch)}
         entries: dict[Partition, CommitEntry] = {}
+        metadata: dict[int, str] = {}
         for partition, held in self._held.items():
             if not held.ready or (partition not in touched and held.committed == held.durable):
                 continue
-            metadata = intents.encode(self._identity, self._open_intents(partition, carried))
-            entries[partition] = CommitEntry(held.epoch, held.durable, metadata)
+            count = self._reach(partition, carried)
+            if count not in metadata:
+                metadata[count] = intents.encode(self._identity, _intents_of(carried[:count]))
+            entries[partition] = CommitEntry(held.epoch, held.durable, metadata[count])
         for batch in declares:
             batch.status = Status.DECLARING
         self._dirty_since_s = None
@@ -367,10 +370,12 @@ class Engine:
         ]
 
     def _forget_finished(self) -> None:
-        """Moves each durable offset to the first open batch, and forgets batches that no partition waits for."""
+        """Moves each durable offset to the first batch that is open or behind one, and forgets what no partition waits for."""
         first_open: dict[Partition, int] = {}
+        behind = False
         for batch in self._batches.values():
-            if batch.status is not Status.DURABLE:
+            behind = behind or (batch.status is not Status.DURABLE and not batch.past)
+            if behind:
                 for span in self._owned_spans(batch):
                     first_open.setdefault(span.partition, span.first)
         for partition, held in self._held.items():
@@ -384,7 +389,8 @@ class Engine:
     def _discard_undeclared(self, gone: Mapping[Partition, int]) -> list[Command]:
         """Drops every undeclared batch and the open one; each kept partition is read again from its last declared offset.
 
-        `gone` maps partitions that are no longer held to their durable offset.
+        `gone` maps partitions that are no longer held to their durable offset. While one is about to go nothing is read: its
+        claims are good until it is gone, and a copy elsewhere could be dropped for a record of it that was just dropped.
         """
         out: list[Command] = []
         dropping = False
@@ -407,11 +413,13 @@ class Engine:
         for partition, held in self._held.items():
             if held.ready:
                 held.covered = max(held.durable, reach.get(partition, held.durable))
-                if not held.revoking:
-                    positions[partition] = held.covered
+                positions[partition] = held.covered
         self.flow_epoch += 1
-        out.append(Discard(positions, dict(gone), self.flow_epoch))
+        out.append(Discard({} if self._revoking() else positions, dict(gone), self.flow_epoch))
         return out
+
+    def _revoking(self) -> bool:
+        return any(held.revoking for held in self._held.values())
 
     def _dirty(self) -> bool:
         return any(held.ready and held.committed != held.durable for held in self._held.values())

@@ -100,20 +100,28 @@ def halves(spans: tuple[Span, ...]) -> tuple[tuple[Span, ...], tuple[Span, ...]]
     return (Span(partition, first, middle),), (Span(partition, middle, next_),)
 
 
-def in_order(intents: Iterable[Intent]) -> tuple[Intent, ...]:
-    """As they were cut: where two share a partition, the one that begins earlier there comes first.
+def in_order(lists: Iterable[Sequence[Intent]]) -> tuple[Intent, ...]:
+    """The intents of several partitions' metadata, each once, in the order in which their batches were cut.
 
     A batch drops copies of what the batches before it hold, so recovered in another order a copy passes for its original.
-    The clocks of the workers that declared them decide only between batches that share nothing.
+    Each list is in that order; and where two batches share a partition, the one that begins earlier there comes first. The
+    clocks of the workers that declared them decide only between batches of which nothing else is known.
     """
-    ordered = sorted(intents, key=lambda intent: (intent.declared_ms, intent.spans))
+    lists = [list(one) for one in lists]
+    ordered = sorted(
+        {intent.identity: intent for one in reversed(lists) for intent in one}.values(),
+        key=lambda intent: (intent.declared_ms, intent.spans),
+    )
+    index_of = {intent.identity: index for index, intent in enumerate(ordered)}
+    chains = [[index_of[intent.identity] for intent in one] for one in lists]
     by_partition: dict[Partition, list[tuple[int, int]]] = {}
     for index, intent in enumerate(ordered):
         for partition, first, _ in intent.spans:
             by_partition.setdefault(partition, []).append((first, index))
+    chains += [[index for _, index in sorted(places)] for places in by_partition.values()]
     graph: dict[int, set[int]] = {index: set() for index in range(len(ordered))}
-    for places in by_partition.values():
-        for (_, before), (_, after) in pairwise(sorted(places)):
+    for chain in chains:
+        for before, after in pairwise(chain):
             if before != after:
                 graph[after].add(before)
     return tuple(ordered[index] for index in TopologicalSorter(graph).static_order())

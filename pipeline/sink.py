@@ -256,13 +256,11 @@ class Sink:
     ) -> list[int]:
         """The rows of a refused insert that are not in the table all the same.
 
-        An insert into a plain table is stored whole or not at all. But a block for several table partitions becomes several
-        parts, and a materialized view comes after the table: rows may be stored although the insert was refused. To insert
-        them again under the token of a half would double them.
+        A block for several table partitions becomes several parts, and a materialized view comes after the table: rows may
+        be stored although the insert was refused. And another worker may have recovered the batch without the refused row,
+        which is a copy of one in a partition of its own. To insert rows again under the token of a half would double them.
         """
         facts = self.patiently(f"reading what {write.table} is", lambda: self._fresh_facts(write.table))
-        if not facts.views and not facts.partition_key:
-            return rows
         if not facts.lineage:
             if facts.views and error.in_view:
                 raise _view_refuses(write.table, facts, error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import msgspec
@@ -36,7 +36,7 @@ def plans_of(contract: Contract) -> dict[type, RowPlan]:
 
 
 def _row(contract: Contract, row_type: type) -> RowPlan:
-    info = inspect.type_info(row_type)
+    info = _info_of(row_type)
     if not isinstance(info, inspect.StructType):
         raise Unplanned(f"{row_type.__name__} is no Struct")
     if problem := _odd(info):
@@ -58,6 +58,12 @@ def _row(contract: Contract, row_type: type) -> RowPlan:
     if info.tag_field is not None and info.tag is not None:
         fields.insert(0, FieldPlan(info.tag_field, "", Takes(choices=(info.tag,)), required=in_union))
     return RowPlan(tuple(fields), tag, (info.tag_field or "") if in_union else "", info.forbid_unknown_fields)
+
+
+@cache
+def _info_of(row_type: type) -> inspect.Type:
+    """A worker makes several lanes of one contract."""
+    return inspect.type_info(row_type)
 
 
 def _odd(info: inspect.StructType) -> str:

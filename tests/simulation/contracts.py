@@ -11,7 +11,7 @@ from pipeline import contract as contracts
 from pipeline.config.schema import Dedup, Route
 from pipeline.contract import Contract, TableColumn
 from pipeline.contract.model import LINEAGE
-from pipeline.intent import Identity
+from pipeline.intent import Identity, digest
 
 TOPIC = "t"
 TABLE = "events"
@@ -55,3 +55,8 @@ def load(version: int, lineage: bool, dedup_key: tuple[str, ...]) -> Contract:
     route = Route(topic=TOPIC, table=TABLE, contract=f"{__name__}:{VERSIONS[version]}")
     table = [TableColumn(name, kind) for name, kind in columns(lineage).items()]
     return contracts.load(route, Dedup(key=list(dedup_key)), {TABLE: table})
+
+
+@cache
+def digest_of(version: int, lineage: bool, dedup_key: tuple[str, ...]) -> bytes:
+    return digest(load(version, lineage, dedup_key).digest)

@@ -24,6 +24,8 @@ from tests.simulation.schedule import Switches
 
 COMMIT_TIMEOUT_S = 4.0
 NETWORK_S = 0.004
+POLL_S_MIN = 2.0
+"""How long the membership sleeps in vain at first: all that it looks for wakes it."""
 RUN_RECORDS_MAX = 8
 LETTERS = "letters"
 
@@ -39,7 +41,7 @@ class Machine:
     consumers: list[SimConsumer] = field(default_factory=list)
     trace: Callable[..., None] = lambda *words: None
     held: Callable[[], dict[Place, int]] = dict
-    on_letter: Callable[[Any, Process], Callable[[], None]] = lambda headers, process: lambda: None
+    on_letter: Callable[[Any, Process, str], Callable[[], None]] = lambda headers, process, thread: lambda: None
 
     @property
     def loop(self) -> Any:
@@ -73,9 +75,12 @@ class SimConsumer:
         self._loop = machine.loop
         self._events: deque[Callable[[], None]] = deque()
         self._poller: Any = None
+        self._polled_s = machine.loop.now_s
         self._closed = False
         self.member_id = ""
         self.generation = -1
+        self._joined_after = -1
+        """The generation in which it joined last: an assignment of that or an earlier one is void, as it is for librdkafka."""
         self.owned: frozenset[Place] = frozenset()
         machine.consumers.append(self)
 
@@ -92,7 +97,7 @@ class SimConsumer:
     def assigned(self, generation: int, places: frozenset[Place]) -> None:
         # librdkafka knows the generation from the answer on, before the application has seen the assignment.
         self.generation = generation
-        self._put(lambda: self._take(places))
+        self._put(lambda: self._take(generation, places))
 
     def evicted(self) -> None:
         self.member_id, self.generation = "", -1
@@ -104,20 +109,26 @@ class SimConsumer:
 
     # What the application calls
 
+    @property
+    def unpolled_s(self) -> float:
+        return float(self._loop.now_s - self._polled_s)
+
     def poll(self, timeout_s: float) -> None:
         self._machine.process.touch()
+        self._polled_s = self._loop.now_s
         self._poller = self._loop.current()
         if not self._events:
-            self._loop.idle(timeout_s)
+            self._loop.idle(timeout_s, POLL_S_MIN)
         while self._events and not self._closed:
             self._events.popleft()()
 
     def _join_again(self) -> None:
         if self.member_id and isinstance(self._group, ClassicGroup):
+            self._joined_after = self._group.generation
             self._group.join(self.member_id, self.owned)
 
-    def _take(self, places: frozenset[Place]) -> None:
-        if not self.member_id:
+    def _take(self, generation: int, places: frozenset[Place]) -> None:
+        if not self.member_id or generation <= self._joined_after:
             return
         revoked = self.owned - places
         if revoked:
@@ -125,7 +136,11 @@ class SimConsumer:
         added = places - self.owned
         if added and self.member_id:
             self._on_assign(self, [_entry(place) for place in sorted(added)])
-        if revoked and self.member_id:
+        if not revoked or not self.member_id:
+            return
+        if isinstance(self._group, ClassicGroup):
+            self._join_again()
+        else:
             self._group.released(self.member_id, self.owned)
 
     def _lose(self) -> None:
@@ -169,13 +184,17 @@ class SimConsumer:
         answer: list[int] = []
         way_s = loop.jitter(NETWORK_S) if fault.what != "late" else fault.seconds
         caller = loop.current()
+        # A declare that stands for some of its partitions only is beyond the promise (docs/decisions/0007).
+        in_part = fault.what == "in_part" and not any(metadata for _, metadata in entries.values())
+        refused = set(sorted(entries)[len(entries) // 2 :]) if in_part else set()
 
         def arrive() -> None:
-            code = self._group.commit(member_id, generation, entries)
-            machine.trace("broker", f"commit of {member_id}@{generation}", entries, "refused" if code else "stored")
+            stored = {place: entry for place, entry in entries.items() if place not in refused}
+            code = self._group.commit(member_id, generation, stored)
+            machine.trace("broker", f"commit of {member_id}@{generation}", stored, "refused" if code else "stored")
             if fault.what not in ("reply_lost", "late"):
                 answer.append(code)
-                loop.wake(caller)
+                loop.wake(caller, loop.jitter(2 * NETWORK_S))
 
         if fault.what != "request_lost":
             loop.call_later(way_s, arrive)
@@ -187,8 +206,8 @@ class SimConsumer:
             _raise(KafkaError._TIMED_OUT)
         if answer[0]:
             _raise(answer[0])
-        machine.call()
-        return [_entry(place) for place in entries]
+        error = KafkaError(int(fault.code)) if refused else None
+        return [_entry(place, error=error if place in refused else None) for place in entries]
 
     def _written(self, entry: Any) -> tuple[int, str]:
         """What is committed: as the engine says, but for the test-only switches."""
@@ -266,6 +285,7 @@ class SimSource:
         self._poller = loop.current()
         events = self._events(records_max)
         if events:
+            self._poller.vain = 1
             loop.sleep(loop.jitter(NETWORK_S))
         else:
             self._watch()
@@ -395,11 +415,12 @@ class SimProducer:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._waiting: list[tuple[str, dict[str, Any], Any]] = []
+        self._waiting: list[tuple[str, dict[str, Any], Any, str]] = []
 
     def produce(self, topic: str, on_delivery: Any, **message: Any) -> None:
         self._machine.process.touch()
-        self._waiting.append((topic, message, on_delivery))
+        task = self._machine.loop.current()
+        self._waiting.append((topic, message, on_delivery, task.name if task else ""))
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -410,7 +431,7 @@ class SimProducer:
         if not self._waiting:
             machine.loop.sleep(timeout_s)
             return
-        topic, message, on_delivery = self._waiting.pop(0)
+        topic, message, on_delivery, thread = self._waiting.pop(0)
         fault = machine.faults.next("letter") or Fault("letter", 0, "none")
         way_s = machine.loop.jitter(NETWORK_S)
         outage_s = machine.faults.outage_s("letters", machine.loop.now_s)
@@ -420,7 +441,7 @@ class SimProducer:
         written = fault.what in ("none", "written_but_unknown")
         if written:
             # On its way whatever becomes of the process.
-            written = machine.on_letter(message["headers"], machine.process)
+            written = machine.on_letter(message["headers"], machine.process, thread)
             machine.loop.call_later(way_s, lambda: self._write(topic, message, written))
         machine.loop.sleep(way_s + 0.001)
         machine.process.touch()

@@ -21,7 +21,7 @@ IDLE_S_MIN, IDLE_S_MAX = 0.25, 8.0
 class Task:
     """One thread of a simulated process."""
 
-    __slots__ = ("name", "parked", "process", "run", "ticket", "vain")
+    __slots__ = ("hung_until_s", "name", "parked", "process", "run", "ticket", "vain")
 
     def __init__(self, process: Process, run: greenlet, name: str) -> None:
         self.process = process
@@ -32,6 +32,7 @@ class Task:
         self.parked = False
         """Waits for something that may come before the time is up."""
         self.vain = 1
+        self.hung_until_s = 0.0
 
     def join(self, timeout_s: float) -> None:
         loop = self.process.loop
@@ -80,6 +81,12 @@ class Process:
         held, self._held = self._held, []
         for task in held:
             self.loop.resume_at(task, self.loop.now_s + self.loop.jitter(0.02))
+
+    def hang(self, name: str, until_s: float) -> None:
+        """One of its threads does not go on until then."""
+        for task in self.tasks:
+            if task.name == name:
+                task.hung_until_s = until_s
 
     def hold(self, task: Task) -> None:
         self._held.append(task)
@@ -156,25 +163,25 @@ class Loop:
         self.resume_at(task, self.now_s + timeout_s)
         self.hub.switch()
 
-    def idle(self, timeout_s: float) -> None:
+    def idle(self, timeout_s: float, least_s: float = IDLE_S_MIN) -> None:
         """`park` for a loop that polls: in vain again and again it waits longer, so that waiting costs few steps."""
         task = self._running
         if task is None:
             self.run(self.now_s + timeout_s)
             return
-        wait_s = max(timeout_s, IDLE_S_MIN * task.vain)
+        wait_s = least_s * task.vain
         if wait_s < IDLE_S_MAX:
-            task.vain *= 2
-        self.park(wait_s)
+            task.vain *= 8
+        self.park(max(timeout_s, min(wait_s, IDLE_S_MAX)))
 
-    def wake(self, task: Task | None) -> None:
+    def wake(self, task: Task | None, within_s: float = 0.002) -> None:
         """What a parked task waits for may be there. It runs soon, not at once."""
         if task is None:
             return
         task.vain = 1
         if task.parked:
             task.parked = False
-            self.resume_at(task, self.now_s + 0.002 * self.random())
+            self.resume_at(task, self.now_s + within_s * self.random())
 
     def current(self) -> Task | None:
         """The task that runs; None outside of all."""
@@ -191,6 +198,9 @@ class Loop:
                 self.now_s = max(self.now_s, at_s)
                 if what.process.paused:
                     what.process.hold(what)
+                    continue
+                if what.hung_until_s > at_s:
+                    self.resume_at(what, what.hung_until_s)
                     continue
                 what.parked = False
                 self.steps += 1

@@ -31,6 +31,7 @@ class Chunk(NamedTuple):
 
     seeds: int
     steps: int
+    cpu_s: float
     injected: Counter[str]
     passed: Counter[str]
     failed: list[tuple[int, list[str]]]
@@ -40,6 +41,7 @@ def quiet() -> None:
     """The project's logs are about what is injected; and what the runs leave is collected after each chunk of them."""
     logging.disable(logging.CRITICAL)
     gc.disable()
+    gc.freeze()
 
 
 def try_seed(seed: int) -> tuple[list[str], World]:
@@ -52,7 +54,8 @@ def try_seed(seed: int) -> tuple[list[str], World]:
 
 
 def run_chunk(first: int, count: int = CHUNK) -> Chunk:
-    chunk = Chunk(count, 0, Counter(), Counter(), [])
+    began_s = time.process_time()
+    chunk = Chunk(count, 0, 0.0, Counter(), Counter(), [])
     steps = 0
     for seed in range(first, first + count):
         findings, world = try_seed(seed)
@@ -62,7 +65,7 @@ def run_chunk(first: int, count: int = CHUNK) -> Chunk:
         if findings:
             chunk.failed.append((seed, findings))
     gc.collect()
-    return chunk._replace(steps=steps)
+    return chunk._replace(steps=steps, cpu_s=time.process_time() - began_s)
 
 
 def explain(seed: int) -> str:
@@ -92,13 +95,14 @@ def main(arguments: list[str]) -> int:
     first = options.first if options.first is not None else secrets.randbits(31)
     seeds = options.seeds if options.seeds or options.seconds < 1e9 else 20_000
     began_s = time.monotonic()
-    total = Chunk(0, 0, Counter(), Counter(), [])
+    total = Chunk(0, 0, 0.0, Counter(), Counter(), [])
     with multiprocessing.get_context("fork").Pool(options.jobs, initializer=quiet) as pool:
         chunks = _firsts(first, seeds, began_s + options.seconds)
         for chunk in _bounded(pool, chunks, 2 * options.jobs):
             total = Chunk(
                 total.seeds + chunk.seeds,
                 total.steps + chunk.steps,
+                total.cpu_s + chunk.cpu_s,
                 total.injected + chunk.injected,
                 total.passed + chunk.passed,
                 total.failed + chunk.failed,
@@ -125,7 +129,11 @@ def _bounded(pool: multiprocessing.pool.Pool, firsts: Iterator[int], ahead: int)
 
 def _report(first: int, total: Chunk, seconds: float) -> None:
     print(f"simulation: seeds {first} to {first + total.seeds - 1}: {total.seeds} done in {seconds:.1f} s", end=", ")
-    print(f"{total.seeds / max(seconds, 1e-9):.0f} seeds/s, {total.steps / max(1, total.seeds):.0f} steps a seed")
+    print(
+        f"{total.seeds / max(seconds, 1e-9):.0f} seeds/s, {total.seeds / max(total.cpu_s, 1e-9):.0f} a CPU-second",
+        end=", ",
+    )
+    print(f"{total.steps / max(1, total.seeds):.0f} steps a seed")
     print(f"faults injected: {sum(total.injected.values())}")
     for name, count in sorted(total.injected.items()):
         print(f"  {count:8d} {name}")

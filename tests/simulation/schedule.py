@@ -8,9 +8,12 @@ from random import Random
 from pipeline import classify
 from tests.simulation.faults import Fault
 
-CHAOS_S = 14.0
+CHAOS_S = 10.0
 RETRIABLE = (252, 241, 242, 159, 999, 210)
 REFUSALS = (14, 16, 27)
+UNKNOWN_TOPIC = 3
+ZOMBIES = ("stopped", "hung data plane")
+"""After these a worker sends what it was about to send long before."""
 assert all(code in classify.RETRIABLE for code in RETRIABLE)
 
 
@@ -68,13 +71,16 @@ def draw(seed: int) -> Schedule:
         window_blocks = rng.choice((40, 80))
     elif rng.random() < 0.2:
         window_s = 3_600
+    faults = tuple(_faults(rng, workers, lineage, window_blocks))
+    # A run of records across a jump of more than the window has two times, and the window goes by one.
+    jumps = any(fault.what == "clock jump" and fault.seconds > 30 for fault in faults)
     return Schedule(
         seed=seed,
         protocol=rng.choice(("classic", "consumer")),
         workers=workers,
         partitions=rng.choice((1, 2, 3, 4)),
-        records=rng.choice((12, 24, 40, 60)),
-        faults=tuple(_faults(rng, workers, lineage, window_blocks)),
+        records=rng.choice((10, 20, 30, 45)),
+        faults=faults,
         lineage=lineage,
         partitioned=rng.random() < 0.3 and (lineage or not dedup),
         window_blocks=window_blocks,
@@ -82,7 +88,7 @@ def draw(seed: int) -> Schedule:
         one_server=rng.random() < 0.6,
         dedup=dedup,
         rebuild=rng.choice(("clickhouse", "clickhouse", "kafka")),
-        dedup_window_s=rng.choice((3_600, 3_600, 30)),
+        dedup_window_s=3_600 if jumps else rng.choice((3_600, 3_600, 30)),
         duplicates=rng.choice((0.0, 0.15, 0.4)),
         poison=rng.choice((0.0, 0.05, 0.2)),
         gaps=rng.choice((0.0, 0.05, 0.3)),
@@ -92,7 +98,19 @@ def draw(seed: int) -> Schedule:
 
 def _faults(rng: Random, workers: int, lineage: bool, window_blocks: int) -> list[Fault]:
     """A few kinds of fault, some of each: runs with everything at once reach less."""
-    kinds = [_crashes, _stops, _rebalances, _restarts, _commits, _inserts, _questions, _letters, _outages, _world]
+    kinds = [
+        _crashes,
+        _stops,
+        _rebalances,
+        _restarts,
+        _commits,
+        _inserts,
+        _questions,
+        _letters,
+        _outages,
+        _world,
+        _hangs,
+    ]
     found: list[Fault] = []
     for kind in rng.sample(kinds, rng.randint(1, 5)):
         found += kind(rng, workers)
@@ -107,16 +125,16 @@ def _within_the_promise(rng: Random, found: list[Fault], lineage: bool, window_b
     left_out: set[str] = set()
     if window_blocks < 100:
         # A zombie's insert that outlives the window.
-        left_out |= {"late", "stopped"}
+        left_out |= {"late", *ZOMBIES}
         found += [
             Fault("time", at, "other writers fill the window", seconds=rng.uniform(1, 3)) for at in _times(rng, 2)
         ]
     if "contract changed" in kinds:
-        # Two contracts that disagree about a batch: while an insert of the first is under way, or unseen without lineage.
-        left_out |= {"late", "stopped"} if lineage else {"contract changed"}
+        # Two contracts that disagree about a batch: while a write of the first is under way, or unseen without lineage.
+        left_out |= {"late", "dead-letter outage", *ZOMBIES} if lineage else {"contract changed"}
     if "retention" in kinds:
         # The operator who empties the metadata must know that nothing is under way.
-        left_out |= {"late", "stopped", "contract changed"}
+        left_out |= {"late", *ZOMBIES, "contract changed"}
     found = [fault for fault in found if fault.what not in left_out]
     return sorted(found, key=lambda fault: (fault.on, fault.at, fault.what))
 
@@ -144,6 +162,14 @@ def _stops(rng: Random, workers: int) -> list[Fault]:
     ]
 
 
+def _hangs(rng: Random, workers: int) -> list[Fault]:
+    """The thread of the data plane stands still, mostly long enough for the worker to lose its partitions."""
+    return [
+        Fault("time", at, "hung data plane", seconds=rng.choice((3.0, 20.0, 40.0)), whom=rng.randrange(workers))
+        for at in _times(rng, 2)
+    ]
+
+
 def _rebalances(rng: Random, workers: int) -> list[Fault]:
     return [Fault("time", at, "rebalance") for at in _times(rng, 5)]
 
@@ -160,10 +186,10 @@ def _restarts(rng: Random, workers: int) -> list[Fault]:
 def _commits(rng: Random, workers: int) -> list[Fault]:
     found = []
     for _ in range(rng.randint(1, 5)):
-        what = rng.choice(("request_lost", "reply_lost", "late", "refused"))
+        what = rng.choice(("request_lost", "reply_lost", "late", "refused", "in_part"))
         seconds = rng.uniform(0.5, 20) if what == "late" else 0.0
-        code = rng.choice(REFUSALS) if what == "refused" else 0
-        found.append(Fault("commit", rng.randint(1, 40), what, seconds, code))
+        code = {"refused": rng.choice(REFUSALS), "in_part": UNKNOWN_TOPIC}.get(what, 0)
+        found.append(Fault("commit", rng.randint(1, 25), what, seconds, code))
     found += [Fault("committed", rng.randint(1, 8), "no answer")] if rng.random() < 0.3 else []
     return found
 
@@ -174,7 +200,7 @@ def _inserts(rng: Random, workers: int) -> list[Fault]:
         what = rng.choice(("error", "reply_lost", "reply_lost", "late", "late", "partial"))
         seconds = rng.choice((1.0, 5.0, 20.0, 100.0)) * rng.uniform(0.5, 1.5) if what == "late" else 0.0
         code = rng.choice(RETRIABLE) if what == "error" else 0
-        found.append(Fault("insert", rng.randint(1, 30), what, seconds, code))
+        found.append(Fault("insert", rng.randint(1, 15), what, seconds, code))
     return found
 
 

@@ -14,7 +14,6 @@ from pipeline.deadletter import DeadLetters
 from pipeline.delivery import Delivery
 from pipeline.errors import Exit, PenstockError
 from pipeline.flow import BatchSealed
-from pipeline.intent import digest
 from pipeline.kafka import Clients
 from pipeline.offsets import Offsets
 from pipeline.patience import Patience
@@ -34,14 +33,17 @@ from tests.simulation.kafka_clients import (
 from tests.simulation.loop import SimQueue, SimThreads
 from tests.simulation.schedule import Schedule
 
-TICK_S = 0.3
+TICK_S = 0.5
 INSERT_THREADS = 2
+STALL_MS_MAX = 12_000
+"""More than a loop of the data plane sleeps in vain (`loop.IDLE_S_MAX`)."""
 
 
 class Silent:
     """Metrics that nobody reads."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
+        setattr(self, name, _nothing)
         return _nothing
 
 
@@ -72,7 +74,9 @@ def config_of(schedule: Schedule) -> schema.Config:
             rebuild=schedule.rebuild,  # type: ignore[arg-type]
         ),
         batch=schema.Batch(rows_max=schedule.rows_max, age_ms_max=200),
-        limits=schema.Limits(batches_in_flight_max=3, rows_in_flight_max=4 * schedule.rows_max),
+        limits=schema.Limits(
+            batches_in_flight_max=3, rows_in_flight_max=4 * schedule.rows_max, stall_ms_max=STALL_MS_MAX
+        ),
         dead_letters=schema.DeadLetters(topic=LETTERS, ratio_max=1.0),
     )
 
@@ -121,7 +125,7 @@ def assemble(
         sink=sink,
         dead_letters=letters,
         delivery=None,  # type: ignore[arg-type]
-        config_digest=digest(contract.digest),
+        config_digest=contracts.digest_of(version, schedule.lineage, tuple(config.dedup.key)),
         threads=threads,  # type: ignore[arg-type]
         clients=clients,
     )
@@ -218,6 +222,8 @@ class SimWorker(Worker):
         self._loop = _EventLoop(self)  # type: ignore[assignment]
         self._finished = _Finished(self._leave)  # type: ignore[assignment]
         self._ticker: Any = None
+        self._rests = True
+        """Nothing is to be done at any time, so the next tick is far away."""
 
     def start(self) -> None:
         self.process.start(self._control, "control")
@@ -248,13 +254,15 @@ class SimWorker(Worker):
             except Exception:
                 continue
             self._on_event(event)
-            self.process.loop.wake(self._ticker)
+            if self._rests:
+                self.process.loop.wake(self._ticker)
 
     def _tick_on(self) -> None:
         loop = self.process.loop
         while True:
             self._tick()
-            loop.park(30.0 if self._engine.idle else TICK_S)
+            self._rests = self._engine.idle
+            loop.park(30.0 if self._rests else TICK_S)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         def run() -> None:

@@ -18,9 +18,11 @@ from tests.simulation.kafka_clients import LETTERS, Machine
 from tests.simulation.kafka_model import Cluster, Place
 from tests.simulation.loop import Loop, Process
 from tests.simulation.schedule import CHAOS_S, Schedule
-from tests.simulation.worker import SimWorker, assemble, config_of
+from tests.simulation.worker import STALL_MS_MAX, SimWorker, assemble, config_of
 
 SESSION_S = 2.5
+MAX_POLL_S = 10.0
+"""More than the membership sleeps in vain (`loop.IDLE_S_MAX`)."""
 CALM_S = 400.0
 STEPS_MAX = 30_000
 OTHER_INSERTS_PER_S = 40
@@ -133,12 +135,13 @@ class World:
         for consumer in machine.consumers:
             consumer.vanish()
 
-    def _letter(self, headers: Any, process: Process) -> Callable[[], None]:
+    def _letter(self, headers: Any, process: Process, thread: str) -> Callable[[], None]:
         """A letter is on its way; gives what is to be called when it is written."""
         record = record_of(headers, self.config.name)
         assert record is not None
         place, offset = (record[0].topic, record[0].number), record[1]
-        writer = process, self._workers[process].held().get(place)
+        # Recovery may meet a batch that the worker itself is inserting: its partition went and came back.
+        writer = process, self._workers[process].held().get(place), thread
 
         def written() -> None:
             self.trace(process.name, f"letter for {place} offset {offset} is written")
@@ -168,7 +171,8 @@ class World:
         event = [serial, 1 + int(random() * 40), int(random() * 3)]
         if ledger.by_id and random() < schedule.duplicates:
             earlier = ledger.by_serial[serial - 1 - int(random() * random() * (serial - 1))]
-            if not earlier.tombstone:
+            # Where a row is a copy for one worker and not for another, ClickHouse must not refuse it (docs/decisions/0007).
+            if not earlier.tombstone and earlier.event[1] not in contracts.REFUSED:
                 event = earlier.event
         elif random() < schedule.poison:
             event[1] = self._poisons[int(random() * len(self._poisons))]
@@ -211,6 +215,23 @@ class World:
             self.loop.call_later(SESSION_S, lambda: process.paused and self._silence(machine))
         self.loop.call_later(fault.seconds, process.resume)
         return None
+
+    def _hung_data_plane(self, fault: Fault, slot: Slot) -> bool | None:
+        """Nothing is read or decided; the group is polled until the worker sees it, and learns of it some time later."""
+        if slot.worker is None:
+            return False
+        process = slot.worker.process
+        machine = next(machine for machine in self.machines if machine.process is process)
+        process.hang("data-plane", self.loop.now_s + fault.seconds)
+        for after_s in range(int(STALL_MS_MAX / 1000), int(fault.seconds), 2):
+            self.loop.call_later(after_s, lambda: process.alive and self._leave_unpolled(machine))
+        return None
+
+    def _leave_unpolled(self, machine: Machine) -> None:
+        """As librdkafka does after `max.poll.interval.ms`."""
+        for consumer in machine.consumers:
+            if consumer.unpolled_s > MAX_POLL_S:
+                consumer.vanish()
 
     def _rebalance(self, fault: Fault, slot: Slot) -> None:
         self.cluster.group.shuffle()

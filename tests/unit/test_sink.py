@@ -315,6 +315,17 @@ def test_rows_stored_by_a_refused_insert_are_not_inserted_again() -> None:
     assert sorted(row.offset for row in clickhouse.rows) == [offset for offset in range(30) if offset != 4]
 
 
+def test_rows_that_another_worker_stored_are_not_inserted_again_beside_a_refused_one() -> None:
+    """It recovered the batch without the refused row, so the whole block was taken, under the token of this one."""
+    spans = (span(0, 30),)
+    clickhouse = FakeClickHouse({(Partition("t", 0), 4)})
+    others = [row for row in rows_of(*spans) if row.offset != 4]
+    sink_of(clickhouse).insert(write_of(others, spans))
+    refused = sink_of(clickhouse).insert(write_of(rows_of(*spans), spans))
+    assert [offset for _, offset, _ in refused] == [4]
+    assert sorted(row.offset for row in clickhouse.rows) == [row.offset for row in others]
+
+
 @pytest.mark.parametrize("lineage", [True, False])
 def test_a_view_that_refuses_stored_rows_stops(lineage: bool) -> None:
     """The table has the rows; to bisect would double them."""
