@@ -194,8 +194,8 @@ def test_recent_ids_are_those_of_the_window_oldest_first(place: Any, window_s: i
     put(place, [(offset, 1, 0) for offset in (9, 3, 4)], "a")
     put(place, [(100, 1, 0)], "b", partition=1)
     config = Dedup(key=["id"], window_s=window_s, ids_max=ids_max)
-    sql = recent_ids_sql(TABLE, ("id",), Partition(TOPIC, 0), config)
+    sql = recent_ids_sql(TABLE, ("id",), Span(Partition(TOPIC, 0), 10, 10), config)
     data = b"".join(place.client.query_bytes(sql, "RowBinary"))
-    offsets = [offset for offset in (3, 4, 9) if offset >= 9 - window_s][:ids_max]
+    offsets = [offset for offset in (3, 4, 9) if offset >= 9 - window_s][-ids_max:]
     expected = [o.to_bytes(8, "little") + bytes(4) + o.to_bytes(8, "little") for o in offsets]
     assert data == b"".join(expected)

@@ -421,7 +421,10 @@ def test_a_table_that_remembers_no_inserts_is_refused(pipeline: Pipeline) -> Non
     assert code == 1
     for text in (worker.text(), said):
         assert "remembers no inserts (non_replicated_deduplication_window = 0)" in text
-        assert f"ALTER TABLE `{pipeline.table}` MODIFY SETTING non_replicated_deduplication_window = 100000" in text
+        assert (
+            f"ALTER TABLE `default`.`{pipeline.table}` MODIFY SETTING non_replicated_deduplication_window = 100000"
+            in text
+        )
     pipeline.client.command(f"ALTER TABLE {pipeline.table} MODIFY SETTING non_replicated_deduplication_window = 100000")
     pipeline.run_until_caught_up(config)
     is_exact(pipeline, range(10))
@@ -441,7 +444,7 @@ def test_a_table_without_lineage_columns_is_warned_of_and_exact(pipeline: Pipeli
     server.clear_faults()
     for text in (worker.text(), said):
         assert "has no lineage columns" in text
-        assert f"ALTER TABLE `{pipeline.table}` ADD COLUMN _topic" in text
+        assert f"ALTER TABLE `default`.`{pipeline.table}` ADD COLUMN _topic" in text
     pipeline.run_until_caught_up(config)
     is_exact(pipeline, range(200), lineage=False)
 

@@ -28,6 +28,7 @@ _FROM = re.compile(r"FROM `(\w+)`")
 _SPANS = re.compile(r"_topic = '([^']*)'|_partition = (\d+) AND _offset >= (\d+) AND _offset < (\d+)")
 _ONE = re.compile(r"_topic = '([^']*)' AND _partition = (\d+)(?: AND _offset = (\d+))?")
 _WINDOW = re.compile(r"toIntervalSecond\((\d+)\)")
+_BELOW = re.compile(r"_offset < (\d+)")
 _LIMIT = re.compile(r"LIMIT (\d+)")
 
 Row = Mapping[str, Any]
@@ -212,12 +213,14 @@ class Server:
     def recent_ids(self, sql: str) -> bytes:
         """(key, partition, offset) of recent rows as RowBinary."""
         table, place, window, limit = (pattern.findall(sql)[0] for pattern in (_FROM, _ONE, _WINDOW, _LIMIT))
+        end, begin = map(int, _BELOW.findall(sql))
         rows = self.tables[table].of(place[0], int(place[1]))
-        latest_ms = max((row["_timestamp"] for row in rows), default=0)
-        recent = [row for row in rows if row["_timestamp"] >= latest_ms - int(window) * 1000]
+        latest_ms = max((row["_timestamp"] for row in rows if row["_offset"] < begin), default=0)
+        since_ms = latest_ms - int(window) * 1000
+        recent = [row for row in rows if row["_offset"] < end and row["_timestamp"] >= since_ms]
         recent.sort(key=lambda row: (row["_timestamp"], row["_offset"]))
         return b"".join(
-            struct.pack("<Qiq", row["id"], row["_partition"], row["_offset"]) for row in recent[: int(limit)]
+            struct.pack("<Qiq", row["id"], row["_partition"], row["_offset"]) for row in recent[-int(limit) :]
         )
 
 
