@@ -247,6 +247,9 @@ class Sink:
                 # The other half is empty: these very rows were refused a moment ago.
                 yield _Refused(path, spans, rows, part.error)
             elif rows:
+                # Much may have happened since the rows were looked up: the half before this one may have waited long.
+                if self.has_lineage(write.table):
+                    rows = self._not_stored(write, rows)
                 error = self._put(write, path, rows)
                 if error is not None:
                     yield _Refused(path, spans, self._unstored(write, spans, rows, error, origins), error)

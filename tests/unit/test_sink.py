@@ -326,6 +326,25 @@ def test_rows_that_another_worker_stored_are_not_inserted_again_beside_a_refused
     assert sorted(row.offset for row in clickhouse.rows) == [row.offset for row in others]
 
 
+class Overtaken(FakeClickHouse):
+    """Another worker stores every row but the refused one while the first half of the block is on its way."""
+
+    def insert(self, rows: list[Row], token: str) -> None:
+        if len(self.attempts) == 1:
+            others = [row for row in self.attempts[0][1] if (row.partition, row.offset) not in self.refused]
+            self.rows += others
+        super().insert(rows, token)
+
+
+def test_rows_that_another_worker_stored_meanwhile_are_not_inserted_with_the_next_half() -> None:
+    """Found by the simulation: a worker that stood still between the halves of a refused block (seed 1474345537)."""
+    spans = (span(0, 30),)
+    clickhouse = Overtaken({(Partition("t", 0), 4)})
+    refused = sink_of(clickhouse).insert(write_of(rows_of(*spans), spans))
+    assert [offset for _, offset, _ in refused] == [4]
+    assert sorted(row.offset for row in clickhouse.rows) == [offset for offset in range(30) if offset != 4]
+
+
 @pytest.mark.parametrize("lineage", [True, False])
 def test_a_view_that_refuses_stored_rows_stops(lineage: bool) -> None:
     """The table has the rows; to bisect would double them."""
