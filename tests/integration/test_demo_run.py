@@ -40,7 +40,18 @@ PROMISED = {
 def start(directory: Path, *words: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "pipeline", "demo", *words]
     environment = {**os.environ, "TMPDIR": str(directory)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        preexec_fn=_listen_to_sigint,  # noqa: PLW1509
+    )
+
+
+def _listen_to_sigint() -> None:
+    """Whoever runs the tests in the background has it ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def started_for(directory: Path) -> list[str]:

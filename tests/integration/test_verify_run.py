@@ -81,7 +81,8 @@ def test_missing_rows_and_letters_are_listed(pipeline: Callable[..., Ingest], se
     fates = {(p, o): f for p in range(3) for o, f in generator.fates(p, 0, N // 3).items()}
     repeated = next((p, f.origin) for (p, _), f in fates.items() if f.outcome is Outcome.DUPLICATE)
     letter = next(place for place, fate in fates.items() if fate.outcome is Outcome.LETTER)
-    row = next((1, o) for o in range(500, 600) if (1, o) not in fates)
+    origins = {(p, f.origin) for (p, _), f in fates.items() if f.outcome is Outcome.DUPLICATE}
+    row = next((1, o) for o in range(500, 600) if (1, o) not in fates and (1, o) not in origins)
     copies = {(p, o) for (p, o), f in fates.items() if (p, f.origin) == repeated}
     gone = {repeated, letter, row} | copies
     one.ingest(skip=gone)

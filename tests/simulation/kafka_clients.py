@@ -285,7 +285,8 @@ class SimSource:
         self._poller = loop.current()
         events = self._events(records_max)
         if events:
-            self._poller.vain = 1
+            if self._poller is not None:
+                self._poller.vain = 1
             loop.sleep(loop.jitter(NETWORK_S))
         else:
             self._watch()
