@@ -263,7 +263,7 @@ class Sink:
         be stored although the insert was refused. And another worker may have recovered the batch without the refused row,
         which is a copy of one in a partition of its own. To insert rows again under the token of a half would double them.
         """
-        facts = self.patiently(f"reading what {write.table} is", lambda: self._fresh_facts(write.table))
+        facts = self._fresh_facts(write.table)
         if not facts.lineage:
             if facts.views and error.in_view:
                 raise _view_refuses(write.table, facts, error)
