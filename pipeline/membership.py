@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 POLL_S = 0.01
 """How long one poll waits; also how long a commit can wait to be carried out."""
 COMMITTED_TIMEOUT_S = 10.0
+RENEW_WAIT_S = 1.0
+"""Between a client that librdkafka has given up and the one that takes its place."""
+RENEW_S_MAX = 120.0
+"""So long without an assignment; the broker forgets a member after 45 s of silence unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class Membership:
         self._leaving = False
         self._rejoin_reason = ""
         """Why to leave and join again as soon as no callback is running; empty when there is no need."""
+        self._given_up_s: float | None = None
+        """When librdkafka first gave up a client since the last assignment."""
         self._stopping = threads.event()
         self._thread: threading.Thread | None = None
         self._consumer: Consumer | None = None
@@ -205,6 +211,7 @@ class Membership:
             if partition in self._epochs:
                 offset = entry.offset if entry.offset >= 0 else None
                 partitions[partition] = Assigned(self._epochs[partition], offset, entry.metadata or "")
+        self._given_up_s = None
         self._post(PartitionsAssigned(partitions))
 
     # Rebalance callbacks: called inside poll() and close(), by this thread. An exception here would surface elsewhere.
@@ -262,10 +269,13 @@ class Membership:
         self._rejoin_reason = reason
 
     def _rejoin(self) -> None:
-        reason, self._rejoin_reason = self._rejoin_reason, ""
+        reason = self._rejoin_reason
         log.warning("leaving the group and joining again: %s", reason)
         self._close()
         self._post(MembershipLost(reason))
+        if self._given_up_s is not None:
+            self._stopping.wait(RENEW_WAIT_S)
+        self._rejoin_reason = ""
         self._consumer = self._join()
 
     def _commit(self, command: Commit) -> None:
@@ -299,14 +309,31 @@ class Membership:
         trouble = kafka.trouble_of(error)
         if trouble.lasting:
             self._post(MembershipFault(DependencyDown(trouble.message(self._config.brokers))))
-        elif error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
-            fenced = f"this member can never come back: {trouble.name} ({trouble.reason}). "
-            fix = f"Another worker uses kafka.instance_id = {self._config.instance_id!r}; give each worker its own"
-            self._post(MembershipFault(PipelineStopped(fenced + fix)))
+        elif error.code() == KafkaError._FATAL or error.fatal():
+            self._renew(trouble.reason)
         else:
             log.warning("kafka: %s: %s", trouble.name, trouble.reason)
 
+    def _renew(self, reason: str) -> None:
+        """This client is of no use any more. Another one is, unless another worker goes by the same name.
 
+        A static member whose join was answered into the void is taken for a second one until the group has forgotten the
+        first: with `group.protocol=consumer` librdkafka joins again as if it were new and is refused.
+        """
+        now_s = self._clock.monotonic_s()
+        if self._given_up_s is None:
+            self._given_up_s = now_s
+        if _FENCED not in reason and now_s - self._given_up_s < RENEW_S_MAX:
+            self._rejoin_reason = reason
+            return
+        fix = "See the log of the worker and of the group's coordinator"
+        if self._config.instance_id:
+            fix = f"Another worker uses kafka.instance_id = {self._config.instance_id!r}; give each worker its own"
+        self._post(MembershipFault(PipelineStopped(f"this member can never come back: {reason}. {fix}")))
+
+
+_FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
+"""librdkafka's words: it reports a fatal error by a code that hides the cause."""
 _OUTCOMES = {
     "refused": CommitOutcome.REFUSED,
     "fenced": CommitOutcome.FENCED,

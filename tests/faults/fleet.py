@@ -35,13 +35,13 @@ class Exit(NamedTuple):
 class Worker:
     """One place in the fleet: a process, and after it another. Not thread-safe; `Fleet` sees to that."""
 
-    def __init__(self, number: int, config: Path, directory: Path, *, static: bool, sabotage: str) -> None:
+    def __init__(self, number: int, config: Path, directory: Path, *, instance: str, sabotage: str) -> None:
         self.number = number
         self._config = config
         self._directory = directory
         self._environment = {"PENSTOCK_SABOTAGE": sabotage} if sabotage else {}
-        if static:
-            self._environment["PENSTOCK__KAFKA__INSTANCE_ID"] = f"worker-{number}"
+        if instance:
+            self._environment["PENSTOCK__KAFKA__INSTANCE_ID"] = instance
         self._module = "tests.faults.sabotage" if sabotage else "pipeline"
         self._child: Child | None = None
         self._starts = 0
@@ -145,11 +145,13 @@ class Fleet:
         for worker in self.workers.values():
             worker.kill()
 
-    def start(self, number: int) -> Worker:
+    def start(self, number: int, *, name_of: int = 0) -> Worker:
+        """As a static member it goes by a name of its own, or by that of another worker."""
         with self._lock:
             if number not in self.workers:
+                instance = f"worker-{name_of or number}" if self._static else ""
                 self.workers[number] = Worker(
-                    number, self._config, self._directory, static=self._static, sabotage=self._sabotage
+                    number, self._config, self._directory, instance=instance, sabotage=self._sabotage
                 )
             worker = self.workers[number]
             if not worker.running:
