@@ -1,9 +1,10 @@
 """Two workers on two cores against one, with broker and engine mocked away: what the workers themselves cost each other.
 
-`python -m pipeline.bench.mocked SECONDS RECORDS` is one worker: the real data plane with everything on, a source that gives
-the same runs out of memory again and again, and a sink that acknowledges. It prints "ready", waits for a line, works for
-that long and prints one JSON object. Each pass over the records is an hour later than the one before, so the window has
-passed and their ids are new again.
+`python -m pipeline.bench.mocked SECONDS RECORDS PLACE` is one worker: the real data plane with everything on, a source that
+gives the same runs out of memory again and again, and a sink that acknowledges. It prints "ready", waits for a line, works
+for that long and prints one JSON object. It keeps to one core, that of its place among the workers, where the system can
+hold it there: a worker alone would use a part of the second core for its sink, and leave two workers less to gain. Each
+pass over the records is an hour later than the one before, so the window has passed and their ids are new again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import os
 import queue
 import statistics
 import subprocess
@@ -116,8 +118,9 @@ class Sink:
                 self._flow.tell(Release(event.batch))
 
 
-def work(seconds: float, count: int) -> dict[str, Any]:
+def work(seconds: float, count: int, place: int) -> dict[str, Any]:
     """One worker's share; begins when a line arrives on stdin."""
+    _keep_to_core(place)
     shape = workload.shape("flat")
     config = canned.config_of(shape)
     runs = canned.runs_of(canned.values_of(shape, 1, count), RUN_RECORDS)
@@ -158,6 +161,12 @@ def work(seconds: float, count: int) -> dict[str, Any]:
     return {"records": sink.records, "wall_s": wall_s, "cpu_s": cpu_s() - cpu_before_s}
 
 
+def _keep_to_core(place: int) -> None:
+    if sys.platform == "linux":
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[place % len(cores)]})
+
+
 def measure(sizes: Sizes, rounds: int, narrate: Narrate) -> dict[str, Any]:
     """One worker, then two at once, in turn. By wall time, which another load on the machine spoils; by CPU beside it."""
     by_wall, by_cpu, alone = [], [], []
@@ -183,7 +192,7 @@ def _together(workers: int, sizes: Sizes) -> dict[str, float]:
     """Records per second of all, and CPU microseconds per record."""
     command = [sys.executable, "-m", "pipeline.bench.mocked", str(sizes.seconds), str(sizes.records)]
     with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(_started(command)) for _ in range(workers)]
+        processes = [stack.enter_context(_started([*command, str(place)])) for place in range(workers)]
         for process in processes:
             assert process.stdin is not None
             process.stdin.write("\n")
@@ -220,4 +229,4 @@ def _answer(process: subprocess.Popen[str]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(work(float(sys.argv[1]), int(sys.argv[2]))))
+    print(json.dumps(work(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
