@@ -10,6 +10,8 @@ from tests.faults.stage import Stage
 
 ENDLESS = 2**62
 GIVE_UP_S = 180.0
+LINGER_MS = 100
+"""The three brokers share the machine's cores with the workers: fewer requests leave more of them to what is tested."""
 
 
 class Load(threading.Thread):
@@ -20,7 +22,7 @@ class Load(threading.Thread):
         self._stopping = threading.Event()
         self._ends = dict.fromkeys(range(stage.setting.partitions), events)
         self._feed = Feed(
-            Kafka(brokers=stage.servers.kafka.bootstrap, group="load"),
+            Kafka(brokers=stage.servers.kafka.bootstrap, group="load", librdkafka={"linger.ms": LINGER_MS}),
             stage.topic,
             stage.setting.generator(),
             rate=stage.setting.events_per_s if rate is None else rate,
