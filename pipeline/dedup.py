@@ -38,6 +38,8 @@ class Dedup:
         self._config = config
         self._identities: dict[Partition, int] = {}
         self._slots: dict[Partition, int] = {}
+        self._settled: dict[Partition, int] = {}
+        """Of each partition that was prepared: everything before this offset is durable."""
         self._period_ms = max(1, config.window_s * 1000 // (GENERATIONS - 1))
         self._reached_ms: dict[Partition, int] = {}
         """Of each partition that is being read and not at its end: the record time of the run taken last."""
@@ -70,12 +72,18 @@ class Dedup:
             identity = self._identities.setdefault(partition, len(self._identities))
             self._slots[partition] = self.claims.open_slot(identity)
             self._awaited[partition] = False
+            self._settled[partition] = 0
+
+    def settle(self, partition: Partition, position: int) -> None:
+        """Everything before `position` is durable: no later end of this reading makes claims before it void."""
+        if partition in self._slots:
+            self._settled[partition] = position
 
     def freeze(self, partition: Partition, void_from: int) -> None:
-        """The reading ended: claims at `void_from` and beyond are void."""
+        """The reading ended: claims at `void_from` and beyond are void, but for those of what is settled."""
         self.rest(partition)
         if self.claims is not None and (slot := self._slots.pop(partition, None)) is not None:
-            self.claims.freeze_slot(slot, void_from)
+            self.claims.freeze_slot(slot, max(void_from, self._settled.pop(partition)))
 
     def reopen(self, partition: Partition, position: int) -> None:
         """The partition is read again from `position`."""

@@ -19,7 +19,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import pairwise
@@ -124,7 +125,20 @@ def in_order(lists: Iterable[Sequence[Intent]]) -> tuple[Intent, ...]:
         for before, after in pairwise(chain):
             if before != after:
                 graph[after].add(before)
-    return tuple(ordered[index] for index in TopologicalSorter(graph).static_order())
+    return tuple(ordered[index] for index in _earliest_first(graph))
+
+
+def _earliest_first(graph: Mapping[int, set[int]]) -> Iterator[int]:
+    """The nodes in an order that has each behind all it depends on, and else the smallest first."""
+    sorter = TopologicalSorter(graph)
+    sorter.prepare()
+    ready: list[int] = []
+    while sorter.is_active():
+        for node in sorter.get_ready():
+            heapq.heappush(ready, node)
+        node = heapq.heappop(ready)
+        sorter.done(node)
+        yield node
 
 
 def encode(identity: Identity, intents: Sequence[Intent]) -> str:

@@ -112,6 +112,9 @@ class Recovery:
             for span in intent.spans:
                 if span.partition in positions:
                     positions[span.partition] = max(positions[span.partition], span.next)
+        for partition, position in positions.items():
+            # It may have been taken away meanwhile; copies were dropped for the sake of what is durable all the same.
+            self._dedup.settle(partition, position)
         for partition in foreign:
             self._dedup.freeze(partition, OFFSET_MAX)
         left_out = self._stored_beyond(positions)

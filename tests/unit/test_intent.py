@@ -122,3 +122,15 @@ def test_halves_cover_the_same_offsets(spans: list[Span]) -> None:
     count = sum(part.next - part.first for part in (*left, *right))
     assert count == sum(part.next - part.first for part in whole)
     assert {part.partition for part in (*left, *right)} == {part.partition for part in whole}
+
+
+def test_batches_are_finished_in_the_order_of_their_lists_and_else_of_their_clocks() -> None:
+    """A long list of one partition does not come behind what is later in another."""
+    first, second, third = (
+        Intent((span("orders", 1, at, at + 5),), declared_ms, b"config-1")
+        for at, declared_ms in ((0, 10), (5, 20), (10, 30))
+    )
+    slow_clock = Intent((span("orders", 2, 0, 5),), 40, b"config-1")
+    after_it = Intent((span("orders", 2, 5, 9),), 15, b"config-1")
+    found = intents.in_order([[slow_clock, after_it], [first, second, third]])
+    assert found == (first, second, third, slow_clock, after_it)

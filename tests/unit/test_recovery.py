@@ -13,6 +13,7 @@ from pipeline.intent import Intent
 from pipeline.recovery import Recovery
 from pipeline.types import Partition, Span
 
+NEW = 1
 A, B, C = (Partition("t", number) for number in range(3))
 
 
@@ -47,6 +48,14 @@ def identity_of(dedup: Dedup, partition: Partition) -> int:
     return found[0]
 
 
+def claimed(dedup: Dedup, partition: Partition, offset: int, id_of: tuple[Partition, int] | None = None) -> bool:
+    """Claims the id of a record of its own, or that of another, of which it is a copy. False: it is a duplicate."""
+    assert dedup.claims is not None
+    (_, number), original = id_of or (partition, offset)
+    key = bytes([number, original]) * 8
+    return bool(dedup.claims.claim_many(key, dedup.slot(partition), array("q", [offset]))[0] == NEW)
+
+
 def test_a_partition_that_is_read_keeps_its_claims_when_a_batch_of_it_comes_with_another_partition() -> None:
     """The batch of a dead worker spans A, taken over now, and B, which moved here before."""
     dedup = Dedup(DedupConfig(key=["id"], ids_max=10_000))
@@ -67,3 +76,14 @@ def test_a_partition_of_somebody_else_is_closed_again_after_its_batch() -> None:
     recovery.prepare(Prepare({A: Assigned(3, 0, "")}, (Intent(spans, 1, bytes(8)),)))
     assert dedup.reads(A)
     assert not dedup.reads(B)
+
+
+def test_claims_of_what_was_recovered_outlive_a_partition_that_went_before_it_was_ready() -> None:
+    """The engine knows only what was committed; copies elsewhere gave way to the batch that recovery has finished since."""
+    dedup = Dedup(DedupConfig(key=["id"], ids_max=10_000))
+    recovery = Finished(dedup)
+    recovery.prepare(Prepare({A: Assigned(1, 0, ""), B: Assigned(2, 3, "")}, (Intent((Span(B, 3, 6),), 1, bytes(8)),)))
+    assert [claimed(dedup, B, offset) for offset in (5, 6)] == [True, True]
+    dedup.freeze(B, 3)
+    assert not claimed(dedup, A, 7, id_of=(B, 5))
+    assert claimed(dedup, A, 8, id_of=(B, 6))
