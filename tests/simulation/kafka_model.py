@@ -163,9 +163,8 @@ class Group:
 
     def _later(self, member: Member, call: Callable[[], None]) -> None:
         """With a heartbeat of the member, in the order in which it was decided."""
-        now_s = self.loop.now_s
-        member.told_s = max(member.told_s, now_s + self.loop.jitter(self.heartbeat_s))
-        self.loop.call_later(member.told_s - now_s, call)
+        member.told_s = max(member.told_s, self.loop.now_s + self.loop.jitter(self.heartbeat_s))
+        self.loop.call_at(member.told_s, call)
 
     def _retarget(self) -> None:
         """Mostly sticky and balanced, now and then anything."""

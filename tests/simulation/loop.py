@@ -141,8 +141,11 @@ class Loop:
 
     def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
         """Runs `call` in the hub: an arrival, a timer of a server. It must not wait."""
+        self.call_at(self.now_s + delay_s, call)
+
+    def call_at(self, at_s: float, call: Callable[[], None]) -> None:
         self._number += 1
-        heapq.heappush(self._heap, (self.now_s + delay_s, self._number, 0, call))
+        heapq.heappush(self._heap, (at_s, self._number, 0, call))
 
     def sleep(self, delay_s: float) -> None:
         """The current task waits; nothing wakes it before its time. Called outside a task, it runs everything else so long."""
