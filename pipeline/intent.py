@@ -22,6 +22,7 @@ import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from graphlib import TopologicalSorter
 from itertools import pairwise
 
@@ -62,6 +63,7 @@ class ForeignIntent(PipelineStopped):
     """The committed metadata was written by another pipeline, for another cluster or topic, or by a newer version."""
 
 
+@lru_cache(maxsize=1_024)
 def digest(text: str | bytes) -> bytes:
     """Eight bytes that stand for a name; all zero stands for 'not known'."""
     data = text.encode() if isinstance(text, str) else text

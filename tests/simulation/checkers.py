@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,8 @@ class Produced:
 class Ledger:
     """Every record and its fate; `findings` is what contradicts the promises."""
 
-    def __init__(self, dedup_window_ms: int, dedup: bool) -> None:
+    def __init__(self, dedup_window_ms: int, dedup: bool, on_finding: Callable[[], None] = lambda: None) -> None:
+        self._on_finding = on_finding
         self._window_ms = dedup_window_ms
         self._dedup = dedup
         self.by_serial: dict[int, Produced] = {}
@@ -56,6 +57,7 @@ class Ledger:
 
     def find(self, text: str) -> None:
         self.findings.append(text)
+        self._on_finding()
 
     def produced(self, record: Produced) -> None:
         self._latest_ms = max(self._latest_ms, record.timestamp_ms)

@@ -119,8 +119,7 @@ def read_native(block: bytes) -> list[Row]:
     count, at = _varint(block, at)
     found: dict[str, Sequence[Any]] = {}
     for _ in range(columns):
-        name, at = _text(block, at)
-        kind, at = _text(block, at)
+        name, kind, at = _header(block, at)
         if kind in _ARRAYS:
             values = array(_ARRAYS[kind])
             end = at + count * values.itemsize
@@ -133,6 +132,14 @@ def read_native(block: bytes) -> list[Row]:
             found[name], at = _low_cardinality(block, at, count)
     names = list(found)
     return [dict(zip(names, row, strict=True)) for row in zip(*found.values(), strict=True)]
+
+
+def _header(data: bytes, at: int) -> tuple[str, str, int]:
+    """Name and type of a column. Both are short, so that each has one byte of length."""
+    middle = at + 1 + data[at]
+    end = middle + 1 + data[middle]
+    assert data[at] < 0x80 > data[middle]
+    return data[at + 1 : middle].decode(), data[middle + 1 : end].decode(), end
 
 
 def _texts(data: bytes, at: int, count: int) -> tuple[list[str], int]:

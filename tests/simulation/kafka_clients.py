@@ -19,13 +19,13 @@ from pipeline.types import Partition, PartitionEnd, SourceEvent, SourceFault
 from tests.simulation import contracts
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.kafka_model import ClassicGroup, Cluster, Place, Record
-from tests.simulation.loop import Process
+from tests.simulation.loop import IDLE_S_MIN, Process
 from tests.simulation.schedule import Switches
 
 COMMIT_TIMEOUT_S = 4.0
 NETWORK_S = 0.004
 POLL_S_MIN = 2.0
-"""How long the membership sleeps in vain at first: all that it looks for wakes it."""
+"""How long a poll sleeps in vain at first when all that is looked for wakes it."""
 RUN_RECORDS_MAX = 8
 LETTERS = "letters"
 
@@ -41,6 +41,8 @@ class Machine:
     consumers: list[SimConsumer] = field(default_factory=list)
     trace: Callable[..., None] = lambda *words: None
     held: Callable[[], dict[Place, int]] = dict
+    in_hurry: Callable[[], bool] = lambda: False
+    """Whether the data plane has a batch open, which it closes when it is old enough."""
     on_letter: Callable[[Any, Process, str], Callable[[], None]] = lambda headers, process, thread: lambda: None
 
     @property
@@ -290,7 +292,7 @@ class SimSource:
             loop.sleep(loop.jitter(NETWORK_S))
         else:
             self._watch()
-            loop.idle(timeout_s)
+            loop.idle(timeout_s, IDLE_S_MIN if machine.in_hurry() else POLL_S_MIN)
             events = self._events(records_max)
         machine.process.touch()
         return events
@@ -306,11 +308,15 @@ class SimSource:
 
     def _events(self, records_max: int) -> list[SourceEvent]:
         """What is there, as the project's sources hand it over: some runs, then each end and fault once."""
-        loop, events, ends = self._machine.loop, [], []
+        loop, logs = self._machine.loop, self._machine.cluster.logs
+        events: list[SourceEvent] = []
+        ends: list[SourceEvent] = []
         for place, position in self._positions.items():
             if records_max <= 0:
                 break
-            log = self._machine.cluster.logs[place]
+            log = logs[place]
+            if position == log.high and place in self._told:
+                continue
             if position < log.low or position > log.high:
                 if place not in self._told:
                     self._told.add(place)

@@ -14,8 +14,9 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-IDLE_S_MIN, IDLE_S_MAX = 0.25, 8.0
+IDLE_S_MIN, IDLE_S_MAX = 0.25, 5.0
 """A loop that polls in vain waits longer each time: what it waits for wakes it anyway."""
+WAIT_S_MAX = 0.4
 
 
 class Task:
@@ -109,12 +110,18 @@ class Process:
 class Loop:
     """The clock and the order of everything. Has the interface of `pipeline.clock.Clock`."""
 
-    def __init__(self, random: Callable[[], float], wall_ms: int = 1_700_000_000_000) -> None:
+    def __init__(
+        self, random: Callable[[], float], wall_ms: int = 1_700_000_000_000, *, steps_max: int = 2**62
+    ) -> None:
         self.random = random
         self.now_s = 0.0
         self.wall_offset_ms = wall_ms
         self.hub = getcurrent()
+        self._give_way = self.hub.switch
         self.steps = 0
+        self.ended = False
+        """There is no use in going on: somebody said so, or it has taken too many steps."""
+        self._steps_max = steps_max
         self._heap: list[tuple[float, int, int, Task | Callable[[], None]]] = []
         self._number = 0
         self._running: Task | None = None
@@ -154,7 +161,7 @@ class Loop:
             self.run(self.now_s + delay_s)
             return
         self.resume_at(task, self.now_s + delay_s)
-        self.hub.switch()
+        self._give_way()
 
     def park(self, timeout_s: float) -> None:
         """Waits until woken, or for `timeout_s`."""
@@ -164,7 +171,7 @@ class Loop:
             return
         task.parked = True
         self.resume_at(task, self.now_s + timeout_s)
-        self.hub.switch()
+        self._give_way()
 
     def idle(self, timeout_s: float, least_s: float = IDLE_S_MIN) -> None:
         """`park` for a loop that polls: in vain again and again it waits longer, so that waiting costs few steps."""
@@ -175,7 +182,11 @@ class Loop:
         wait_s = least_s * task.vain
         if wait_s < IDLE_S_MAX:
             task.vain *= 8
-        self.park(max(timeout_s, min(wait_s, IDLE_S_MAX)))
+        else:
+            wait_s = IDLE_S_MAX
+        task.parked = True
+        self.resume_at(task, self.now_s + (timeout_s if timeout_s > wait_s else wait_s))
+        self._give_way()
 
     def wake(self, task: Task | None, within_s: float = 0.002) -> None:
         """What a parked task waits for may be there. It runs soon, not at once."""
@@ -186,19 +197,23 @@ class Loop:
             task.parked = False
             self.resume_at(task, self.now_s + within_s * self.random())
 
+    def end(self) -> None:
+        """Nothing more runs after this step."""
+        self.ended = True
+
     def current(self) -> Task | None:
         """The task that runs; None outside of all."""
         return self._running
 
     def run(self, until_s: float, done: Callable[[], bool] | None = None) -> bool:
-        """Runs what is due up to `until_s`; False when it ended because `done`."""
-        heap = self._heap
+        """Runs what is due up to `until_s`; False when it stopped before, for `done` or `ended`."""
+        heap, pop = self._heap, heapq.heappop
         while heap and heap[0][0] <= until_s:
-            at_s, _, ticket, what = heapq.heappop(heap)
-            if isinstance(what, Task):
+            at_s, _, ticket, what = pop(heap)
+            if type(what) is Task:
                 if ticket != what.ticket or not what.process.alive:
                     continue
-                self.now_s = max(self.now_s, at_s)
+                self.now_s = at_s
                 if what.process.paused:
                     what.process.hold(what)
                     continue
@@ -211,9 +226,12 @@ class Loop:
                 what.run.switch()
                 self._running = None
             else:
-                self.now_s = max(self.now_s, at_s)
+                self.now_s = at_s
                 self.steps += 1
-                what()
+                what()  # type: ignore[operator]
+            if self.ended or self.steps > self._steps_max:
+                self.ended = True
+                return False
             if done is not None and done():
                 return False
         self.now_s = max(self.now_s, until_s)
@@ -253,6 +271,8 @@ class SimEvent:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._set = False
+        self._asked_s = 0.0
+        self._times = 1
 
     def set(self) -> None:
         self._set = True
@@ -263,8 +283,11 @@ class SimEvent:
         return self._set
 
     def wait(self, timeout: float) -> bool:
+        """Whoever waits as shortly as before looks for something else, of which no event tells: less and less often."""
         loop = self._process.loop
-        deadline_s = loop.now_s + timeout
+        again = timeout == self._asked_s and timeout < WAIT_S_MAX
+        self._asked_s, self._times = timeout, 2 * self._times if again else 1
+        deadline_s = loop.now_s + (min(timeout * self._times, WAIT_S_MAX) if again else timeout)
         while not self._set and loop.now_s < deadline_s:
             loop.park(deadline_s - loop.now_s)
         return self._set

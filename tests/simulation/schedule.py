@@ -165,7 +165,7 @@ def _stops(rng: Random, workers: int) -> list[Fault]:
 def _hangs(rng: Random, workers: int) -> list[Fault]:
     """The thread of the data plane stands still, mostly long enough for the worker to lose its partitions."""
     return [
-        Fault("time", at, "hung data plane", seconds=rng.choice((3.0, 20.0, 40.0)), whom=rng.randrange(workers))
+        Fault("time", at, "hung data plane", seconds=rng.choice((3.0, 18.0, 30.0)), whom=rng.randrange(workers))
         for at in _times(rng, 2)
     ]
 

@@ -11,10 +11,13 @@ from pipeline.assembly import Assembly
 from pipeline.batch import SealedBatch
 from pipeline.config import schema
 from pipeline.deadletter import DeadLetters
+from pipeline.dedup import Dedup
 from pipeline.delivery import Delivery
+from pipeline.engine import Status
 from pipeline.errors import Exit, PenstockError
 from pipeline.flow import BatchSealed
 from pipeline.kafka import Clients
+from pipeline.lane import Lane
 from pipeline.offsets import Offsets
 from pipeline.patience import Patience
 from pipeline.sink import Sink
@@ -35,6 +38,7 @@ from tests.simulation.schedule import Schedule
 
 TICK_S = 0.5
 INSERT_THREADS = 2
+RETRY_WAIT_MS_MAX = 2_500
 STALL_MS_MAX = 12_000
 """More than a loop of the data plane sleeps in vain (`loop.IDLE_S_MAX`)."""
 
@@ -60,12 +64,28 @@ class SimAssembly(Assembly):
     def open_source(self) -> Any:
         return SimSource(self.machine)
 
+    def _lanes(self, dedup: Dedup) -> dict[str, Lane]:
+        """Lanes are dear to build: those of a process that has ended serve another one."""
+        idle = _IDLE_LANES.setdefault((id(self.contracts[contracts.TOPIC]), dedup.key_is_column), [])
+        lanes = idle.pop() if idle else super()._lanes(dedup)
+        for lane in lanes.values():
+            lane._dedup = dedup
+            for target in lane.targets:
+                target.discard()
+        self.machine.process.on_death.append(lambda: idle.append(lanes))
+        return lanes
+
+
+_IDLE_LANES: dict[tuple[int, bool], list[dict[str, Lane]]] = {}
+
 
 def config_of(schedule: Schedule) -> schema.Config:
     return schema.Config(
         name="sim",
         kafka=schema.Kafka(brokers="sim:1", group="g", group_protocol=schedule.protocol, revoke_drain_ms_max=1_500),  # type: ignore[arg-type]
-        clickhouse=schema.ClickHouse(urls=["http://sim:1"], retry_wait_ms_max=800, insert_threads=INSERT_THREADS),
+        clickhouse=schema.ClickHouse(
+            urls=["http://sim:1"], retry_wait_ms_max=RETRY_WAIT_MS_MAX, insert_threads=INSERT_THREADS
+        ),
         routes=[schema.Route(topic=contracts.TOPIC, table=contracts.TABLE)],
         dedup=schema.Dedup(
             key=["id"] if schedule.dedup else [],
@@ -110,7 +130,7 @@ def assemble(
         stopping=stopping,
         random=random,
         clients=clients,
-        wait_ms_max=800,
+        wait_ms_max=RETRY_WAIT_MS_MAX,
     )
     parts = SimAssembly(
         config=config,
@@ -118,7 +138,7 @@ def assemble(
         metrics=metrics,
         stopping=stopping,
         cluster=cluster,
-        offsets=Offsets(cluster, Patience(loop, stopping, random, metrics, wait_ms_max=800)),
+        offsets=Offsets(cluster, Patience(loop, stopping, random, metrics, wait_ms_max=RETRY_WAIT_MS_MAX)),
         clickhouse=clickhouse,
         identity=contracts.IDENTITY,
         contracts={contracts.TOPIC: contract},
@@ -226,6 +246,7 @@ class SimWorker(Worker):
         """Nothing is to be done at any time, so the next tick is far away."""
 
     def start(self) -> None:
+        self._parts.machine.in_hurry = lambda: self._flow._batch.started  # type: ignore[attr-defined]
         self.process.start(self._control, "control")
         self._ticker = self.process.start(self._tick_on, "ticks")
         self._flow.start()
@@ -254,14 +275,22 @@ class SimWorker(Worker):
             except Exception:
                 continue
             self._on_event(event)
-            if self._rests:
-                self.process.loop.wake(self._ticker)
+
+    def _guarded(self, answer: Callable[[], list[Any]]) -> None:
+        super()._guarded(answer)
+        if self._rests and self._awaits_tick():
+            self.process.loop.wake(self._ticker)
+
+    def _awaits_tick(self) -> bool:
+        """Something is to be committed: at the next tick, when nothing else comes before."""
+        batches = self._engine._batches.values()
+        return self._engine._dirty_since_s is not None or any(batch.status is Status.SEALED for batch in batches)
 
     def _tick_on(self) -> None:
         loop = self.process.loop
         while True:
             self._tick()
-            self._rests = self._engine.idle
+            self._rests = not self._awaits_tick()
             loop.park(30.0 if self._rests else TICK_S)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -54,7 +54,7 @@ class World:
     def __init__(self, schedule: Schedule, *, traced: bool = False) -> None:
         self.schedule = schedule
         self.random = Random(schedule.seed)
-        self.loop = Loop(self.random.random)
+        self.loop = Loop(self.random.random, steps_max=STEPS_MAX)
         self.faults = Faults(schedule.faults)
         self.traced = traced
         self.lines: list[str] = []
@@ -71,7 +71,7 @@ class World:
             window_s=schedule.window_s,
             refuses=lambda row: 469 if row["n"] in contracts.REFUSED else 0,
         )
-        self.ledger = Ledger(schedule.dedup_window_s * 1000, schedule.dedup)
+        self.ledger = Ledger(schedule.dedup_window_s * 1000, schedule.dedup, self.loop.end)
         # Without this the check of commits would find the switch before anything is lost.
         self.ledger.look_at_commits = schedule.switches.commit_after_insert
         self.server.on_rows = self.ledger.rows_came
@@ -340,19 +340,21 @@ class World:
         for slot in self.slots:
             self.loop.call_later(0.5 * self.random.random(), lambda slot=slot: self.start(slot))
         self.loop.call_later(0.1, self._produce_some)
-        self.loop.run(CHAOS_S + 2, self._failed)
-        if not self._failed():
+        self.loop.run(CHAOS_S + 2)
+        if not self.loop.ended:
             self._calm_down()
-            if self.loop.run(self.loop.now_s + CALM_S, lambda: self._failed() or self._at_rest()):
+            if self.loop.run(self.loop.now_s + CALM_S, self._at_rest):
                 self.ledger.find(f"stuck: committed {self.ledger.committed}, ends {self._ends()}")
-        failed = self._failed()
+        if self.loop.steps > STEPS_MAX:
+            self.ledger.find(f"busy: {self.loop.steps} steps in {self.loop.now_s:.0f} s")
+        failed = self.loop.ended
         for slot in self.slots:
             slot.wanted = False
         for process in list(self._workers):
             process.kill()
         if not failed:
             # What is still on its way arrives.
-            self.loop.run(self.loop.now_s + 200.0, self._failed)
+            self.loop.run(self.loop.now_s + 200.0)
             self.ledger.close()
         findings = list(self.ledger.findings)
         return Result(findings, self.loop.steps, self.faults.injected, self.ledger.passed, self.lines)
@@ -365,9 +367,6 @@ class World:
             if slot.worker is not None:
                 slot.worker.process.fuse = -1
             self.start(slot)
-
-    def _failed(self) -> bool:
-        return bool(self.ledger.findings) or self.loop.steps > STEPS_MAX
 
     def _ends(self) -> dict[Any, int]:
         return {place: log.high for place, log in self.cluster.logs.items() if place[0] == contracts.TOPIC}
