@@ -23,7 +23,7 @@ from pipeline.errors import PipelineStopped
 from pipeline.intent import Intent
 from pipeline.lane import Lane, LeftOut, Ranges, merged
 from pipeline.patience import beating
-from pipeline.sink import Sink
+from pipeline.sink import HOW_TO_GO_ON, Sink
 from pipeline.types import Partition, Records, Source, Span, Stage
 from pipeline.window import Window
 
@@ -182,8 +182,7 @@ class Recovery:
             if life_ms is not None and age_ms > life_ms / 2 and not self._sink.has_lineage(table):
                 raise PipelineStopped(
                     f"a batch for {table} was declared {age_ms // 1000} s ago, more than half the deduplication window, "
-                    "and the table has no lineage columns to look its rows up by. `penstock verify` tells whether it is "
-                    "stored; add the lineage columns (`penstock ddl` prints them)"
+                    f"and the table has no lineage columns to look its rows up by. {HOW_TO_GO_ON}"
                 )
 
     def _tables(self, spans: Sequence[Span]) -> list[str]:

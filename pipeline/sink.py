@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 INSERTS_PER_S_MAX = 100
 """Into one table, by the whole fleet: what ClickHouse's merges stand for a while, and more than any plan should make."""
+HOW_TO_GO_ON = (
+    'docs/runbook.md says how to go on ("An insert without an answer"); with lineage columns it does not happen'
+)
 REFUSED_ROWS_MAX = 1_000
 """A block of which ClickHouse refuses more rows than this stops the pipeline: finding one costs some ten inserts, and a
 table that refuses so many does not fit the contract."""
@@ -176,7 +179,8 @@ class Sink:
                 self._put_remembered(write, write.token(path), missing)
                 break
             except _TokenForgotten:
-                missing = self._not_stored(write, missing)
+                rows_left = range(write.block.rows) if missing is None else missing
+                missing = self._not_stored(write.table, write.spans, rows_left, RowOrigins(write.block))
             except ClickHouseError as error:
                 if error.error_class is ErrorClass.DATA:
                     return error
@@ -211,14 +215,10 @@ class Sink:
             raise _too_old(table, age_ms)
         return True
 
-    def _not_stored(self, write: Write, rows: list[int] | None) -> list[int]:
-        stored = self.stored(write.table, write.spans)
-        origins = RowOrigins(write.block)
-        return [
-            row
-            for row in (range(write.block.rows) if rows is None else rows)
-            if not _contains(stored, *origins.of(row))
-        ]
+    def _not_stored(self, table: str, spans: Sequence[Span], rows: Iterable[int], origins: RowOrigins) -> list[int]:
+        """Those of the rows, all from inside the spans, that the table has not; only for `has_lineage`."""
+        stored = self.stored(table, spans)
+        return [row for row in rows if not _contains(stored, *origins.of(row))]
 
     def _bisect(self, write: Write, error: ClickHouseError) -> list[tuple[Partition, int, Reject]]:
         """Writes a refused block but for the rows that ClickHouse refuses one by one."""
@@ -249,7 +249,7 @@ class Sink:
             elif rows:
                 # Much may have happened since the rows were looked up: the half before this one may have waited long.
                 if self.has_lineage(write.table):
-                    rows = self._not_stored(write, rows)
+                    rows = self._not_stored(write.table, spans, rows, origins)
                 error = self._put(write, path, rows)
                 if error is not None:
                     yield _Refused(path, spans, self._unstored(write, spans, rows, error, origins), error)
@@ -268,8 +268,7 @@ class Sink:
             if facts.views and error.in_view:
                 raise _view_refuses(write.table, facts, error)
             return rows
-        stored = self.stored(write.table, spans)
-        left = [row for row in rows if not _contains(stored, *origins.of(row))]
+        left = self._not_stored(write.table, spans, rows, origins)
         if facts.views and len(left) < len(rows):
             raise _view_refuses(write.table, facts, error)
         return left
@@ -354,8 +353,7 @@ def _view_refuses(table: str, facts: TableFacts, error: ClickHouseError) -> Sink
 def _too_old(table: str, age_ms: int) -> SinkError:
     return SinkError(
         f"an insert into {table} has had no answer for {age_ms // 1000} s, more than half the deduplication window, and the "
-        "table has no lineage columns to look its rows up by. `penstock verify` tells whether it is stored; add the lineage "
-        "columns (`penstock ddl` prints them)",
+        f"table has no lineage columns to look its rows up by. {HOW_TO_GO_ON}",
         code=0,
         retriable=False,
     )
