@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from pipeline.assembly import load_contracts, wait_for_clickhouse
-from pipeline.clickhouse import ClickHouse
 from pipeline.config.schema import Config
 from pipeline.explain.answer import Answer
 from pipeline.explain.ids import IdSearch
@@ -16,10 +14,9 @@ from pipeline.kafka import Cluster
 from pipeline.selection import Selection, SelectionError
 from pipeline.source import open_source
 from pipeline.types import Partition, Span
+from pipeline.verify.opening import WAIT_S, opened
 from pipeline.verify.reach import partitions_of
 from pipeline.verify.tables import Tables
-
-WAIT_S = 10.0
 
 
 class _Open(NamedTuple):
@@ -73,14 +70,6 @@ def _spans(config: Config, cluster: Cluster, selection: Selection) -> list[Span]
 
 @contextmanager
 def _opened(config: Config, wait_s: float) -> Iterator[_Open]:
-    with ExitStack() as stack:
-        cluster = Cluster(config.kafka)
-        stack.callback(cluster.close)
-        cluster.wait(wait_s)
-        clickhouse = ClickHouse(config.clickhouse)
-        stack.callback(clickhouse.close)
-        wait_for_clickhouse(clickhouse, wait_s)
-        contracts = load_contracts(config, clickhouse, cluster)
-        tables = Tables(clickhouse, contracts)
+    with opened(config, wait_s) as (cluster, tables, contracts):
         explainer = Explainer(config, cluster, tables, contracts, lambda: open_source(config.kafka))
         yield _Open(cluster, tables, explainer, lambda values: IdSearch(config, tables, contracts, values))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 
-from pipeline.assembly import load_contracts, wait_for_clickhouse
-from pipeline.clickhouse import ClickHouse
 from pipeline.config.schema import Config
 from pipeline.kafka import Cluster
 from pipeline.selection import Selection
@@ -15,12 +12,11 @@ from pipeline.types import Partition, Source
 from pipeline.verify import letters as dead_letters
 from pipeline.verify.account import Accountant, Heart
 from pipeline.verify.letters import Letters
+from pipeline.verify.opening import WAIT_S, opened
 from pipeline.verify.oracle import Oracle
 from pipeline.verify.reach import Reach, batches_in_flight, reaches
 from pipeline.verify.report import Report, Stretch
-from pipeline.verify.tables import Tables
 
-WAIT_S = 10.0
 EVERYTHING = Selection()
 
 
@@ -41,15 +37,7 @@ def verify(
     how many were done since its last call. Raises DependencyDown when Kafka or ClickHouse is away, ConfigurationError when
     topics, tables and contracts do not fit together, SelectionError when the selection names what there is not.
     """
-    with ExitStack() as stack:
-        cluster = Cluster(config.kafka)
-        stack.callback(cluster.close)
-        cluster.wait(wait_s)
-        clickhouse = ClickHouse(config.clickhouse)
-        stack.callback(clickhouse.close)
-        wait_for_clickhouse(clickhouse, wait_s)
-        contracts = load_contracts(config, clickhouse, cluster)
-        tables = Tables(clickhouse, contracts)
+    with opened(config, wait_s) as (cluster, tables, contracts):
 
         def source() -> Source:
             return open_source(config.kafka)

@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
-from pipeline.bench.baselines.common import COLUMNS, INSERT_ROWS, Job, Report, Row, cheap_row_of, run
+from pipeline.bench.baselines.common import (
+    COLUMNS,
+    INSERT_ROWS,
+    Job,
+    Report,
+    Row,
+    cheap_row_of,
+    end_of_partition,
+    open_consumer,
+    run,
+)
 
 
 def insert(client: Any, table: str, rows: Sequence[Row]) -> int:
@@ -21,17 +30,14 @@ def insert(client: Any, table: str, rows: Sequence[Row]) -> int:
 
 def main(job: Job, report: Report) -> None:
     client = job.clickhouse()
-    consumer = Consumer(job.consumer_properties())
-    consumer.assign([TopicPartition(job.topic, number, OFFSET_BEGINNING) for number in range(job.partitions)])
+    consumer = open_consumer(job)
     rows: list[Row] = []
     ends = 0
     while ends < job.partitions:
         messages = consumer.consume(10_000, 1.0)
         for message in messages:
             if (error := message.error()) is not None:
-                if error.code() != KafkaError._PARTITION_EOF:
-                    raise SystemExit(str(error))
-                ends += 1
+                ends += end_of_partition(error)
                 continue
             report.records += 1
             try:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import clickhouse_connect
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 COLUMNS = ("event_id", "viewed_at", "user_id", "country", "path", "status", "duration_ms", "cached")
 INSERT_ROWS = 50_000
@@ -38,14 +39,27 @@ class Job(NamedTuple):
         address = urlsplit(self.url)
         return clickhouse_connect.get_client(host=address.hostname, port=address.port, compress="lz4")
 
-    def consumer_properties(self) -> dict[str, Any]:
-        return {
-            "bootstrap.servers": self.brokers,
-            "group.id": f"baseline-{self.table}",
+
+def open_consumer(job: Job) -> Consumer:
+    """Reads the partitions of the job from their beginning."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": job.brokers,
+            "group.id": f"baseline-{job.table}",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
         }
+    )
+    consumer.assign([TopicPartition(job.topic, number, OFFSET_BEGINNING) for number in range(job.partitions)])
+    return consumer
+
+
+def end_of_partition(error: KafkaError) -> int:
+    """1, for the count of ends; any other error ends the program."""
+    if error.code() != KafkaError._PARTITION_EOF:
+        raise SystemExit(str(error))
+    return 1
 
 
 def row_of(event: Mapping[str, Any]) -> Row:

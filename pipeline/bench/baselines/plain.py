@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import sys
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
-
-from pipeline.bench.baselines.common import COLUMNS, INSERT_ROWS, Job, Report, Row, row_of, run
+from pipeline.bench.baselines.common import (
+    COLUMNS,
+    INSERT_ROWS,
+    Job,
+    Report,
+    Row,
+    end_of_partition,
+    open_consumer,
+    row_of,
+    run,
+)
 
 
 def main(job: Job, report: Report) -> None:
     client = job.clickhouse()
-    consumer = Consumer(job.consumer_properties())
-    consumer.assign([TopicPartition(job.topic, number, OFFSET_BEGINNING) for number in range(job.partitions)])
+    consumer = open_consumer(job)
     rows: list[Row] = []
     ends = 0
     while ends < job.partitions:
@@ -21,9 +28,7 @@ def main(job: Job, report: Report) -> None:
         if message is None:
             raise SystemExit("the broker is silent")
         if (error := message.error()) is not None:
-            if error.code() != KafkaError._PARTITION_EOF:
-                raise SystemExit(str(error))
-            ends += 1
+            ends += end_of_partition(error)
             continue
         report.records += 1
         try:
