@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from pipeline.verify.oracle import Oracle
 from pipeline.verify.tables import Tables
 from pipeline.workload import Generator, Mix, shape
 from pipeline.workload.produce import Feed, Pace, Produced, shares
+from pipeline.workload.sender import Sender
 
 LOOK_S = 0.1
 FLOW_SHARE_PER_S = 0.1
@@ -80,38 +80,6 @@ class Flow:
             self._gate.share = min(GATE_SHARE_MAX, self._gate.share + 0.005)
 
 
-class Sender(threading.Thread):
-    """The producer in a thread of its own."""
-
-    def __init__(self, feed: Feed, ends: Mapping[int, int], stopping: threading.Event) -> None:
-        super().__init__(name="producer")
-        self._feed = feed
-        self._ends = ends
-        self._stopping = stopping
-        self._result: Produced | BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self._result = self._feed.run(self._ends, dict.fromkeys(self._ends, 0), lambda _: None)
-        except BaseException as error:
-            self._result = error
-
-    def check(self) -> None:
-        """Raises what ended it."""
-        if isinstance(self._result, BaseException):
-            raise self._result
-
-    def result(self) -> Produced:
-        self.join()
-        self.check()
-        assert isinstance(self._result, Produced)
-        return self._result
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self.join(30.0)
-
-
 class Demo:
     """One run: what is shared by its steps."""
 
@@ -140,20 +108,16 @@ class Demo:
 
     def ingest(self, generator: Generator) -> tuple[Produced, list[Kill], float]:
         """From the first record sent to the last one committed, and how long that took."""
-        stopping = threading.Event()
         feed = Feed(
             self._config.kafka,
             self._partitions[0].topic,
             generator,
             horizon=self._gate,
-            stopping=stopping,
             timeout_s=300.0,
         )
-        sender = Sender(feed, self._ends, stopping)
         self._gate.share = 0.0 if self._options.kill else 1.0
-        self._stack.callback(sender.stop)
         start_s = time.monotonic()
-        sender.start()
+        sender = self._stack.enter_context(Sender(feed, self._ends))
         kills = self._kill_some(sender)
         self._gate.share = 1.0
         self._wait(sender, self._options.events)

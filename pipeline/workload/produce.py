@@ -140,7 +140,7 @@ class Pace:
 
 
 class Feed:
-    """Sends what a generator makes. One thread; `stopping` ends it early from another."""
+    """Sends what a generator makes, once. `run` in one thread; `stop` and `abandon` end it early from any other."""
 
     def __init__(
         self,
@@ -152,7 +152,6 @@ class Feed:
         wall_clock: bool = True,
         compression: str = "zstd",
         horizon: Horizon | None = None,
-        stopping: threading.Event | None = None,
         timeout_s: float = 120.0,
     ) -> None:
         """`wall_clock` dates records now (late ones hours ago) instead of at the event time they were made with.
@@ -166,7 +165,7 @@ class Feed:
         self._rate = rate
         self._wall_clock = wall_clock
         self._horizon = horizon
-        self._stopping = stopping or threading.Event()
+        self._stopping = threading.Event()
         self._latency = Histogram()
         self._turn = 0
         self._failure: PenstockError | None = None
@@ -188,6 +187,23 @@ class Feed:
         `progress` gets the number of records handed over since its last call. Raises GaveUp when the brokers take no
         record for the allowed time, DependencyDown when they refuse one, or when somebody else writes to the topic.
         """
+        try:
+            return self._run(ends, firsts, progress)
+        finally:
+            # Without it the client would look for its brokers, and log, for as long as a traceback holds this.
+            self._producer.purge()
+            self._producer.close()
+
+    def stop(self) -> None:
+        """Nothing more is sent; `run` returns when what was is acknowledged."""
+        self._stopping.set()
+
+    def abandon(self) -> None:
+        """`run` raises GaveUp at once; what is not acknowledged is given up."""
+        self._failure = self._failure or GaveUp(f"{self._topic}: sending was given up")
+        self._stopping.set()
+
+    def _run(self, ends: Mapping[int, int], firsts: Mapping[int, int], progress: Callable[[int], None]) -> Produced:
         at, started_s = dict(firsts), time.monotonic()
         while not self._stopping.is_set():
             open_ = [number for number, end in ends.items() if at[number] < end]
@@ -277,7 +293,6 @@ class Feed:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            self._producer.purge()
             raise self._failure
 
     def _drain(self) -> None:

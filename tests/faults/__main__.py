@@ -16,7 +16,7 @@ from pipeline.embedded.apache_kafka import unavailable_reason
 from tests.faults.report import as_json, lines
 from tests.faults.run import run
 from tests.faults.sabotage import SABOTAGES
-from tests.faults.stage import Setting
+from tests.faults.stage import Servers, Setting
 
 
 def main() -> int:
@@ -38,7 +38,8 @@ def main() -> int:
     print(f"seed {args.seed}; logs in {directory}", file=sys.stderr, flush=True)
     ok = False
     try:
-        outcome = run(directory, setting, args.minutes * 60, sabotage=args.sabotage, quiet=args.quiet)
+        with Servers(directory) as servers:
+            outcome = run(servers, directory, setting, args.minutes * 60, sabotage=args.sabotage, quiet=args.quiet)
         ok = not outcome.findings
         print("\n".join(lines(outcome)))
         print(as_json(outcome), flush=True)

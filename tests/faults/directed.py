@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from pipeline.errors import DependencyDown
 from tests.faults.account import Account, account
 from tests.faults.fleet import Fleet
 from tests.faults.letters import LetterBook
-from tests.faults.load import Load
+from tests.faults.load import load
 from tests.faults.network import CLICKHOUSE
 from tests.faults.stage import SESSION_S, Stage
+from tests.integration.harness import wait_until
+
+Schedule = Callable[[Stage, Fleet], None]
 
 FOREVER = 1_000_000
 LATE_S = SESSION_S + 14.0
 """An insert held back for so long arrives after the partitions of its worker have gone to another."""
 SETTLE_S_MAX = 90.0
-NOTHING: dict[int, tuple[int, str]] = {}
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(0.02)
-
-
-def moved(stage: Stage) -> bool:
-    """Whether something of every partition is committed."""
-    found = committed(stage)
-    return found != NOTHING and all(offset for offset, _ in found.values())
-
-
-def committed(stage: Stage) -> dict[int, tuple[int, str]]:
-    """Nothing while the group cannot say."""
-    try:
-        return stage.committed()
-    except DependencyDown:
-        return NOTHING
 
 
 def stored(stage: Stage) -> int:
@@ -49,21 +28,21 @@ def stored(stage: Stage) -> int:
 def late_insert_of_a_dead_worker(stage: Stage, fleet: Fleet) -> None:
     """A worker is killed while its insert is on its way; the insert arrives when another has its partitions."""
     fleet.start(1)
-    wait_until(lambda: moved(stage), 60, "the first worker goes on")
+    wait_until(stage.moved, 60, "the first worker goes on")
     trap = stage.servers.network.trap([CLICKHOUSE], "insert", "late", LATE_S)
     wait_until(lambda: trap.sprung, 10, "an insert")
     fleet.kill(1)
     killed_s = time.monotonic()
-    before = committed(stage)
+    before = stage.committed()
     fleet.start(2)
-    wait_until(lambda: committed(stage) not in (before, NOTHING), LATE_S - 1.0, "the second worker goes on")
+    wait_until(lambda: stage.committed() not in (before, {}), LATE_S - 1.0, "the second worker goes on")
     time.sleep(max(0.0, killed_s + LATE_S + 1.0 - time.monotonic()))
 
 
 def kill_while_nothing_is_inserted(stage: Stage, fleet: Fleet) -> None:
     """ClickHouse refuses every insert; the worker is killed with batches declared; then ClickHouse takes them again."""
     fleet.start(1)
-    wait_until(lambda: moved(stage), 60, "the first worker goes on")
+    wait_until(stage.moved, 60, "the first worker goes on")
     stage.servers.clickhouse.fault("fail", times=FOREVER, code=241, name="MEMORY_LIMIT_EXCEEDED", match=stage.table)
     wait_until(lambda: "MEMORY_LIMIT" in fleet.workers[1].get("/readyz"), 20, "a worker that waits")
     fleet.kill(1)
@@ -74,7 +53,7 @@ def kill_while_nothing_is_inserted(stage: Stage, fleet: Fleet) -> None:
 def zombie_that_inserts_again(stage: Stage, fleet: Fleet) -> None:
     """A worker freezes while ClickHouse refuses its batch, and tries again when another has inserted that batch."""
     fleet.start(1)
-    wait_until(lambda: moved(stage), 60, "the first worker goes on")
+    wait_until(stage.moved, 60, "the first worker goes on")
     stage.servers.clickhouse.fault("fail", times=FOREVER, code=241, name="MEMORY_LIMIT_EXCEEDED", match=stage.table)
     wait_until(lambda: "MEMORY_LIMIT" in fleet.workers[1].get("/readyz"), 20, "a worker that waits")
     fleet.freeze(1)
@@ -87,17 +66,14 @@ def zombie_that_inserts_again(stage: Stage, fleet: Fleet) -> None:
     time.sleep(3.0)
 
 
-def accounted(stage: Stage, schedule: Callable[[Stage, Fleet], None], sabotage: str = "") -> Account:
+def accounted(stage: Stage, schedule: Schedule, sabotage: str = "") -> Account:
     """Runs the schedule under load, lets everything come to its end, and accounts for every record."""
     with Fleet(stage, sabotage=sabotage) as fleet, LetterBook(stage) as book:
-        load = Load(stage)
-        load.start()
-        try:
+        with load(stage) as sender:
             schedule(stage, fleet)
-        finally:
-            ends = load.stop()
+            ends = sender.stop().next
         wait_until(
-            lambda: {number: offset for number, (offset, _) in committed(stage).items()} == ends,
+            lambda: {number: offset for number, (offset, _) in stage.committed().items()} == ends,
             SETTLE_S_MAX,
             "everything is committed",
         )

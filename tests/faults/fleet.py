@@ -20,6 +20,8 @@ from tests.faults.stage import Stage
 DRAIN_S_MAX = 45.0
 RESTART_S = 1.0
 """A worker that ended by itself is started again after this long, as any supervisor would."""
+LAST_LINES = 15
+"""Of a log, in a message."""
 _REBUILT = re.compile(r"window rebuilt: (\d+) ids in ([\d.]+) s")
 
 
@@ -188,6 +190,17 @@ class Fleet:
         """Those that run and are not frozen."""
         with self._lock:
             return [number for number, worker in self.workers.items() if worker.running and not worker.frozen]
+
+    def last_words(self) -> str:
+        """The end of each worker's present log, for error messages."""
+        with self._lock:
+            workers = list(self.workers.values())
+        said = []
+        for worker in workers:
+            state = "frozen" if worker.frozen else "running" if worker.running else "not running"
+            lines = worker.log.read_text(errors="replace").splitlines() if worker.log.exists() else []
+            said.append("\n".join([f"worker {worker.number}, {state}, {worker.log}:", *lines[-LAST_LINES:]]))
+        return "\n".join(said)
 
     def rebuilds(self) -> list[tuple[int, float]]:
         """(ids, seconds) of every window that was rebuilt, by all processes so far."""

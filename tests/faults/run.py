@@ -11,16 +11,18 @@ from pathlib import Path
 from random import Random
 from types import ModuleType
 
-from pipeline.errors import DependencyDown
+from pipeline.workload.sender import Sender
 from tests.faults import plan, wires, workers
 from tests.faults import servers as server_faults
 from tests.faults.account import Account, account, prove
 from tests.faults.fleet import Exit, Fleet
 from tests.faults.letters import LetterBook
-from tests.faults.load import Load
+from tests.faults.load import load
 from tests.faults.scene import WORKERS, Narrator, Scene, Tally
 from tests.faults.stage import Servers, Setting, Stage
 
+BEGIN_S_MAX = 120.0
+"""From the start of the workers to the first committed offset of every partition, on a machine that is busy."""
 WARM_S = 5.0
 """The workers have their partitions and the first rows are there before anything goes wrong."""
 SETTLE_S_MAX = 120.0
@@ -50,24 +52,24 @@ class Outcome:
     settle_s: float = 0.0
 
 
-def run(directory: Path, setting: Setting, seconds: float, *, sabotage: str = "", quiet: bool = False) -> Outcome:
-    """Everything that was started is gone afterwards, also after an exception."""
-    with _scene(directory, setting, sabotage, quiet) as scene:
-        load = Load(scene.stage)
-        load.start()
+def run(
+    servers: Servers, directory: Path, setting: Setting, seconds: float, *, sabotage: str = "", quiet: bool = False
+) -> Outcome:
+    """Every worker that was started is gone afterwards, also after an exception, and the servers run."""
+    with _scene(servers, directory, setting, sabotage, quiet) as scene, load(scene.stage) as sender:
         _warm_up(scene)
-        findings = _let_loose(scene, load, seconds)
+        findings = _let_loose(scene, sender, seconds)
         scene.note("the faults are over")
         _mend(scene)
-        ends = load.stop()
+        ends = sender.stop().next
         settled_s, unsettled = _settle(scene, ends)
         findings += unsettled + _stop_workers(scene)
         return _judge(scene, setting, seconds, ends, findings, settled_s)
 
 
 @contextmanager
-def _scene(directory: Path, setting: Setting, sabotage: str, quiet: bool) -> Iterator[Scene]:
-    with Servers(directory) as servers, Stage(servers, directory, setting) as stage:
+def _scene(servers: Servers, directory: Path, setting: Setting, sabotage: str, quiet: bool) -> Iterator[Scene]:
+    with Stage(servers, directory, setting) as stage:
         fleet = Fleet(stage, sabotage=sabotage)
         with fleet, LetterBook(stage) as book:
             yield Scene(stage, fleet, book, Tally(), Narrator(directory / "events.log", quiet=quiet))
@@ -76,16 +78,22 @@ def _scene(directory: Path, setting: Setting, sabotage: str, quiet: bool) -> Ite
 def _warm_up(scene: Scene) -> None:
     for number in range(1, WORKERS + 1):
         scene.fleet.start(number)
-    deadline_s = time.monotonic() + 60.0
-    while not all(offset for offset, _ in scene.stage.committed().values()):
+    deadline_s = time.monotonic() + BEGIN_S_MAX
+    while not scene.stage.moved():
         if time.monotonic() > deadline_s:
-            raise TimeoutError("the workers do not begin: some partition has no committed offset after a minute")
+            raise TimeoutError(f"the workers do not begin within {BEGIN_S_MAX:.0f} s. {_state(scene)}")
         time.sleep(0.2)
     scene.note("every partition moves; the faults begin")
     time.sleep(WARM_S)
 
 
-def _let_loose(scene: Scene, load: Load, seconds: float) -> list[str]:
+def _state(scene: Scene) -> str:
+    """What is committed and what the workers said last: the facts behind a wait that was in vain."""
+    exits = "".join(f"\nworker {one.worker} ended by itself with code {one.code}" for one in scene.fleet.exits)
+    return f"Committed are (offset, metadata): {scene.stage.committed()}{exits}\n{scene.fleet.last_words()}"
+
+
+def _let_loose(scene: Scene, sender: Sender, seconds: float) -> list[str]:
     """Runs the three tracks side by side; what breaks inside one ends the run and is a finding."""
     failures: list[str] = []
     threads = [
@@ -96,7 +104,7 @@ def _let_loose(scene: Scene, load: Load, seconds: float) -> list[str]:
     deadline_s = time.monotonic() + seconds
     try:
         while time.monotonic() < deadline_s and not failures:
-            load.check()
+            sender.check()
             time.sleep(0.2)
     finally:
         scene.ending.set()
@@ -133,10 +141,7 @@ def _settle(scene: Scene, ends: dict[int, int]) -> tuple[float, list[str]]:
     """Waits until every partition is committed to its end and no batch is in flight."""
     started_s = time.monotonic()
     while True:
-        try:
-            committed = scene.stage.committed()
-        except DependencyDown:
-            committed = {}
+        committed = scene.stage.committed()
         left = {
             number: (committed.get(number, (0, ""))[0], end)
             for number, end in ends.items()
@@ -147,7 +152,8 @@ def _settle(scene: Scene, ends: dict[int, int]) -> tuple[float, list[str]]:
             scene.note(f"everything is committed, {seconds:.1f} s after the faults ended")
             return seconds, []
         if seconds > SETTLE_S_MAX:
-            return seconds, [f"no progress: {seconds:.0f} s after the faults ended these are not at their end: {left}"]
+            found = f"no progress: {seconds:.0f} s after the faults ended these are not at their end: {left}"
+            return seconds, [f"{found}. {_state(scene)}"]
         time.sleep(0.2)
 
 

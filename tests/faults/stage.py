@@ -19,6 +19,7 @@ from pipeline.ddl import create_tables
 from pipeline.embedded.apache_kafka import ApacheKafka
 from pipeline.embedded.chdb_server import ChdbServer
 from pipeline.embedded.child import StartFailed
+from pipeline.errors import DependencyDown
 from pipeline.kafka import Cluster
 from pipeline.types import Partition
 from pipeline.workload import Generator, Mix, shape
@@ -170,9 +171,17 @@ class Stage:
         return path
 
     def committed(self) -> dict[int, tuple[int, str]]:
-        """Partition number -> committed offset (0: none) and metadata. Raises DependencyDown while the group cannot say."""
-        found = self.cluster.committed(self.partitions)
+        """Partition number -> committed offset (0: none) and metadata. Empty while the group cannot say."""
+        try:
+            found = self.cluster.committed(self.partitions)
+        except DependencyDown:
+            return {}
         return {partition.number: (max(0, offset), metadata) for partition, (offset, metadata) in found.items()}
+
+    def moved(self) -> bool:
+        """Whether something of every partition is committed."""
+        found = self.committed()
+        return bool(found) and all(offset for offset, _ in found.values())
 
 
 def patiently(attempt: Callable[[], T], errors: type[Exception] | tuple[type[Exception], ...], seconds: float) -> T:

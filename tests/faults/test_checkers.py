@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.account import Account
 from tests.faults.directed import (
+    Schedule,
     accounted,
     kill_while_nothing_is_inserted,
     late_insert_of_a_dead_worker,
@@ -32,15 +33,17 @@ def stage(three_brokers: Servers, tmp_path: Path, request: pytest.FixtureRequest
     three_brokers.network.heal()
 
 
-def said(found: Account, capsys: pytest.CaptureFixture[str], what: str) -> None:
+def check(stage: Stage, schedule: Schedule, sabotage: str, capsys: pytest.CaptureFixture[str]) -> Account:
+    found = accounted(stage, schedule, sabotage)
+    what = f"{schedule.__name__}, {sabotage or 'with everything'}"
     with capsys.disabled():
         print(f"\n  {what}: {found.produced} produced, {found.missing} missing, {found.doubled} doubled")
+    return found
 
 
 @pytest.mark.parametrize("sabotage", ["", "no_intents"])
 def test_without_intents_there_are_duplicates(stage: Stage, sabotage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = accounted(stage, late_insert_of_a_dead_worker, sabotage)
-    said(found, capsys, f"a late insert of a dead worker, {sabotage or 'with everything'}")
+    found = check(stage, late_insert_of_a_dead_worker, sabotage, capsys)
     assert (found.doubled > 0) is bool(sabotage), found
     assert found.missing == 0, found
 
@@ -49,8 +52,7 @@ def test_without_intents_there_are_duplicates(stage: Stage, sabotage: str, capsy
 def test_with_a_commit_before_the_insert_there_are_losses(
     stage: Stage, sabotage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = accounted(stage, kill_while_nothing_is_inserted, sabotage)
-    said(found, capsys, f"killed while nothing is inserted, {sabotage or 'with everything'}")
+    found = check(stage, kill_while_nothing_is_inserted, sabotage, capsys)
     assert (found.missing > 0) is bool(sabotage), found
     assert found.doubled == 0, found
 
@@ -59,7 +61,6 @@ def test_with_a_commit_before_the_insert_there_are_losses(
 def test_without_tokens_a_zombie_makes_duplicates(
     stage: Stage, sabotage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = accounted(stage, zombie_that_inserts_again, sabotage)
-    said(found, capsys, f"a zombie that inserts again, {sabotage or 'with everything'}")
+    found = check(stage, zombie_that_inserts_again, sabotage, capsys)
     assert (found.doubled > 0) is bool(sabotage), found
     assert found.missing == 0, found

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.directed import accounted, moved, wait_until
+from tests.faults.directed import accounted
 from tests.faults.fleet import Fleet, Worker
 from tests.faults.stage import SESSION_S, Servers, Setting, Stage
+from tests.integration.harness import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(400)]
 TAKEOVER_S_MAX = SESSION_S + 2.0
@@ -60,11 +61,6 @@ def stage_of(servers: Servers, directory: Path, setting: Setting, name: str) -> 
     return Stage(servers, directory, setting, f"{name}_{setting.protocol}")
 
 
-@pytest.fixture(params=["classic", "consumer"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def reads(worker: Worker) -> bool:
     lines = [line for line in worker.get("/metrics").splitlines() if line.startswith("penstock_records_consumed")]
     return any(float(line.rpartition(" ")[2]) > 0 for line in lines)
@@ -102,7 +98,7 @@ def test_a_takeover_ends_two_seconds_after_the_session(
                 for number in (dying, staying):
                     fleet.start(number)
                 wait_until(
-                    lambda: moved(stage) and reads(fleet.workers[dying]) and reads(fleet.workers[staying]),  # noqa: B023
+                    lambda: stage.moved() and reads(fleet.workers[dying]) and reads(fleet.workers[staying]),  # noqa: B023
                     60,
                     "both workers read",
                 )
@@ -133,7 +129,7 @@ def test_a_rolling_restart_under_load(
     def restart_each(stage: Stage, fleet: Fleet) -> None:
         for number in (1, 2, 3):
             fleet.start(number)
-        wait_until(lambda: moved(stage) and all(map(reads, fleet.workers.values())), 60, "three workers read")
+        wait_until(lambda: stage.moved() and all(map(reads, fleet.workers.values())), 60, "three workers read")
         with Watch(stage) as watch:
             watches.append(watch)
             time.sleep(2.0)

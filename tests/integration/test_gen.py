@@ -17,6 +17,7 @@ from pipeline.source import open_source
 from pipeline.types import Partition, PartitionEnd, SourceFault
 from pipeline.workload import Generator, Mix, shape
 from pipeline.workload.produce import Feed, Pace, Produced, positions, shares
+from pipeline.workload.sender import Sender
 
 MIX = Mix(duplicates=0.1, poison=0.05, late=0.02, unknown_version=0.02, tombstones=0.02, keys=True, headers=True)
 
@@ -111,10 +112,15 @@ def test_a_rate_is_kept(broker: MockKafka) -> None:
     assert 0.4 < produced.seconds < 2.0
 
 
+def endless() -> tuple[dict[int, int], dict[int, int]]:
+    """Where every partition ends, and where it begins."""
+    return dict.fromkeys(range(3), 10**9), dict.fromkeys(range(3), 0)
+
+
 def test_stopping_ends_a_feed_early(broker: MockKafka) -> None:
-    stopping = threading.Event()
-    threading.Timer(0.3, stopping.set).start()
-    produced = feed(broker, 1_000_000, rate=1_000.0, stopping=stopping)
+    feed = Feed(settings(broker), "events", Generator(shape("flat"), 5, MIX), rate=1_000.0)
+    threading.Timer(0.3, feed.stop).start()
+    produced = feed.run(*endless(), lambda _: None)
     assert 0 < produced.events < 1_000
     assert positions(Cluster(settings(broker)), "events") == produced.next
 
@@ -136,14 +142,23 @@ def test_brokers_that_go_away(broker: MockKafka) -> None:
         )
 
 
+def test_a_sender_that_is_left_gives_up_at_once(broker: MockKafka) -> None:
+    """Not after the time that records may stay unacknowledged: its brokers may be gone for good."""
+    sender = Sender(Feed(settings(broker), "events", Generator(shape("flat"), 5, MIX), rate=1_000.0), endless()[0])
+    with sender:
+        time.sleep(0.3)
+        broker.broker_down()
+        time.sleep(0.3)
+        started_s = time.monotonic()
+    assert time.monotonic() - started_s < 5
+    with pytest.raises(GaveUp, match="given up"):
+        sender.check()
+    assert "producer" not in {thread.name for thread in threading.enumerate()}
+
+
 def test_a_slow_rate_is_shared_evenly(broker: MockKafka) -> None:
     """With less than a record a turn and partition, whoever comes first would get all of them."""
-    stopping = threading.Event()
-    generator = Generator(shape("flat"), 5, MIX)
-    ends = dict.fromkeys(range(3), 10**9)
-    timer = threading.Timer(2.0, stopping.set)
-    timer.start()
-    produced = Feed(settings(broker), "events", generator, rate=200, stopping=stopping).run(
-        ends, dict.fromkeys(ends, 0), lambda _: None
-    )
+    feed = Feed(settings(broker), "events", Generator(shape("flat"), 5, MIX), rate=200)
+    threading.Timer(2.0, feed.stop).start()
+    produced = feed.run(*endless(), lambda _: None)
     assert min(produced.next.values()) > 0.6 * max(produced.next.values()), produced.next
