@@ -27,11 +27,6 @@ def cluster(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue("mock_kafka" if request.param == "mock" else "apache_kafka")
 
 
-@pytest.fixture(params=["classic", "consumer"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def topic(cluster: Any) -> str:
     name = f"events-{uuid.uuid4().hex[:8]}"

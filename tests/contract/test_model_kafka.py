@@ -176,11 +176,6 @@ class Real:
 REAL = pytest.param("apache", marks=pytest.mark.kafka)
 
 
-@pytest.fixture(params=["classic", "consumer"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(params=["model", "mock", REAL])
 def place(request: pytest.FixtureRequest, protocol: str) -> Iterator[Any]:
     """The model and the real thing, in one of the group protocols."""

@@ -12,7 +12,8 @@ import threading
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import clickhouse_connect
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from pipeline import intent as intents
+from pipeline.embedded.apache_kafka import ApacheKafka
+from pipeline.embedded.mock_kafka import MockKafka
 
 COLUMNS = "id UUID, number UInt64, name String"
 PARTITIONS = 4
@@ -248,6 +251,27 @@ class Pipeline:
             worker.kill()
         self.client.command(f"DROP TABLE IF EXISTS {self.table} SYNC")
         self.client.close()
+
+
+@contextmanager
+def opened(
+    directory: Path,
+    kafka: MockKafka | ApacheKafka,
+    clickhouse_url: str,
+    columns: str = COLUMNS,
+    **topic_settings: str,
+) -> Iterator[Pipeline]:
+    """A pipeline with its topics and its table; on the mock cluster with its quick groups."""
+    made = Pipeline(directory, kafka.bootstrap, clickhouse_url)
+    kafka.create_topic(made.topic, PARTITIONS, **topic_settings)
+    kafka.create_topic(made.letters_topic, 1)
+    if isinstance(kafka, MockKafka):
+        made.protocol = "consumer"
+    made.create_table(columns)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def event(number: int, identity: int | None = None) -> bytes:

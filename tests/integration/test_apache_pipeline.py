@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from pipeline.types import Partition
-from tests.integration.harness import COLUMNS, PARTITIONS, Feeder, Pipeline, event, group, settle, wait_until
+from tests.integration.harness import PARTITIONS, Feeder, Pipeline, event, group, settle, wait_until
 
 if TYPE_CHECKING:
     from pipeline.embedded.apache_kafka import ApacheKafka
@@ -27,21 +23,9 @@ pytestmark = pytest.mark.kafka
 NUMBERS = range(PARTITIONS)
 
 
-@pytest.fixture(params=["classic", "consumer"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
-def pipeline(tmp_path: Path, apache_kafka: ApacheKafka, clickhouse_url: str) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path, apache_kafka.bootstrap, clickhouse_url)
-    apache_kafka.create_topic(made.topic, PARTITIONS)
-    apache_kafka.create_topic(made.letters_topic, 1)
-    made.create_table(COLUMNS)
-    try:
-        yield made
-    finally:
-        made.close()
+def pipeline(apache_pipeline: Pipeline) -> Pipeline:
+    return apache_pipeline
 
 
 @pytest.fixture
@@ -280,16 +264,3 @@ def test_a_topic_made_anew_is_not_taken_for_the_old_one(pipeline: Pipeline, apac
     pipeline.run_until_caught_up(config)
     assert pipeline.count() == 800
     assert pipeline.copies() == 1
-
-
-@pytest.mark.parametrize("kind", ["classic", "consumer"])
-def test_the_demo_proves_it(kind: str, apache_kafka: ApacheKafka, seed: int, tmp_path: Path) -> None:
-    words = ["--events", "50000", "--partitions", "4", "--kill", "1", "--seed", str(seed), "--group-protocol", kind]
-    command = [sys.executable, "-m", "pipeline", "demo", "--json", "--broker", apache_kafka.bootstrap, *words]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
-    assert done.returncode == 0, (done.stdout[-3_000:], done.stderr[-3_000:])
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found["ok"] is True
-    assert (found["missing"], found["doubled"], found["produced"]) == (0, 0, 50_000)
-    assert found["kills_in_flight"] >= 1

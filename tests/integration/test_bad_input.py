@@ -13,22 +13,16 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import Pipeline
+from pipeline.embedded.mock_kafka import MockKafka
+from tests.integration.harness import Pipeline, opened
 
 COLUMNS = "id UUID, small UInt8, day Date, name String, tags Array(String), note Nullable(String)"
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, mock_kafka: Any, clickhouse_url: str) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path, mock_kafka.bootstrap, clickhouse_url)
-    made.protocol = "consumer"
-    mock_kafka.create_topic(made.topic, 2)
-    mock_kafka.create_topic(made.letters_topic, 1)
-    made.create_table(COLUMNS)
-    try:
+def pipeline(tmp_path: Path, mock_kafka: MockKafka, clickhouse_url: str) -> Iterator[Pipeline]:
+    with opened(tmp_path, mock_kafka, clickhouse_url, COLUMNS) as made:
         yield made
-    finally:
-        made.close()
 
 
 def good(number: int, **changes: Any) -> bytes:

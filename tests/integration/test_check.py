@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline import cli
 from tests.integration.doctor import COLUMNS, LINEAGE, WINDOW, Setup
-
-
-@pytest.fixture
-def setup(tmp_path: Path, mock_kafka: Any, chdb_server: Any) -> Setup:
-    mock_kafka.create_topic("orders", 3)
-    mock_kafka.create_topic("orders-dead", 1)
-    made = Setup(tmp_path, mock_kafka.bootstrap, chdb_server)
-    made.write()
-    return made
 
 
 def test_all_is_well(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +12,6 @@ import pytest
 from pipeline.clickhouse import connection
 from pipeline.preflight import live
 from tests.integration.doctor import COLUMNS, LINEAGE, WINDOW, Setup
-
-
-@pytest.fixture
-def setup(tmp_path: Path, mock_kafka: Any, chdb_server: Any) -> Setup:
-    mock_kafka.create_topic("orders", 3)
-    mock_kafka.create_topic("orders-dead", 1)
-    made = Setup(tmp_path, mock_kafka.bootstrap, chdb_server)
-    made.write()
-    return made
 
 
 def insert(setup: Setup, what: str, times: int = 1) -> None:

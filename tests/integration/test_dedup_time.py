@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 from confluent_kafka import Producer
 
-from tests.integration.harness import COLUMNS, Pipeline, event
+from tests.integration.harness import Pipeline, event
 
 STEP_MS = 300_000
 BEGIN_MS = 1_767_225_600_000
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path, mock_kafka: Any, clickhouse_url: str) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path, mock_kafka.bootstrap, clickhouse_url)
-    made.protocol = "consumer"
-    mock_kafka.create_topic(made.topic, 3)
-    mock_kafka.create_topic(made.letters_topic, 1)
-    made.create_table(COLUMNS)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def backlog(pipeline: Pipeline, partition: int, steps: int) -> None:

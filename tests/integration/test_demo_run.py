@@ -79,18 +79,8 @@ def nothing_left(directory: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["--kill", "1", "--workers", "2", "--group-protocol", "classic"],
-        ["--kill", "2", "--workers", "1"],
-        [
-            "--kill",
-            "1",
-            "--workers",
-            "3",
-            "--workload",
-            "commerce",
-            "--duplicates",
-            "0.3",
-        ],
+        ["--kill", "1", "--workers", "1", "--group-protocol", "classic"],
+        ["--kill", "2", "--workers", "3", "--workload", "commerce", "--duplicates", "0.3"],
     ],
 )
 def test_exact_after_kills(words: list[str], seed: int, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from pipeline.embedded import apache_kafka as embedded
 from pipeline.embedded.apache_kafka import ApacheKafka, FetchFailed
+from tests.integration.harness import wait_until
 
 
 def consumer_of(bootstrap: str, **config: Any) -> Consumer:
@@ -50,13 +51,28 @@ def read(bootstrap: str, topic: str, count: int) -> list[bytes]:
         consumer.close()
 
 
+def commit(consumer: Consumer, offset: TopicPartition) -> None:
+    """The broker of the group may not know yet that it is one."""
+    wait_until(lambda: _accepted(consumer, offset), 30, "a commit")
+
+
+def _accepted(consumer: Consumer, offset: TopicPartition) -> bool:
+    try:
+        consumer.commit(offsets=[offset], asynchronous=False)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.NOT_COORDINATOR:
+            raise
+        return False
+    return True
+
+
 def test_a_killed_broker_comes_back_with_records_and_commits(needs_apache_kafka: None, tmp_path: Path) -> None:
     values = [str(n).encode() for n in range(5_000)]
     with ApacheKafka(tmp_path) as kafka:
         kafka.create_topic("t", 1)
         write(kafka.bootstrap, "t", values)
         consumer = consumer_of(kafka.bootstrap)
-        consumer.commit(offsets=[TopicPartition("t", 0, 1_234, "intent")], asynchronous=False)
+        commit(consumer, TopicPartition("t", 0, 1_234, "intent"))
         before = kafka.pid()
         kafka.kill()
         assert not kafka.running()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +21,11 @@ from pipeline.selection import Selection, SelectionError, parse
 from pipeline.types import Partition, Span
 from pipeline.workload import Mix
 from pipeline.workload import Outcome as Fate
-from tests.conftest import Database
 from tests.integration.ingest import EVENTS, Ingest
 
 MIX = Mix(duplicates=0.1, poison=0.05, tombstones=0.05)
 N = 1_500
 EACH = N // 3
-
-
-@pytest.fixture
-def kafka() -> Iterator[MockKafka]:
-    with MockKafka(topics={EVENTS: 3, "letters": 2}) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def make(kafka: MockKafka, chdb_server: Database) -> Callable[..., Ingest]:
-    def made(**options: Any) -> Ingest:
-        return Ingest(kafka.bootstrap, chdb_server.url, chdb_server.database, **options)
-
-    return made
 
 
 def declare(one: Ingest, number: int, offset: int, span: Span) -> None:
@@ -56,8 +41,8 @@ def of(one: Ingest, number: int, offset: int) -> Answer:
     return explain_place(one.config, Partition(EVENTS, number), offset)
 
 
-def test_what_records_became(make: Callable[..., Ingest], seed: int) -> None:
-    one = make()
+def test_what_records_became(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest()
     generator = one.generate(N, seed, MIX)
     fates = generator.fates(0, 0, EACH)
     plain = [o for o in range(EACH) if o not in fates and all(f.origin != o for f in fates.values())]
@@ -102,8 +87,8 @@ def test_what_records_became(make: Callable[..., Ingest], seed: int) -> None:
     assert of(one, 0, row).why == "a row and a dead letter"
 
 
-def test_what_is_on_its_way(make: Callable[..., Ingest], seed: int) -> None:
-    one = make()
+def test_what_is_on_its_way(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest()
     one.generate(N, seed, Mix())
     one.ingest(commit=False, skip={(1, offset) for offset in range(100, EACH)})
     span = Span(Partition(EVENTS, 1), 90, 200)
@@ -122,22 +107,22 @@ def test_what_is_on_its_way(make: Callable[..., Ingest], seed: int) -> None:
     assert of(one, 2, 0).committed is None
 
 
-def test_what_kafka_lost_and_what_came_before(kafka: MockKafka, make: Callable[..., Ingest], seed: int) -> None:
-    one = make()
+def test_what_kafka_lost_and_what_came_before(mock_kafka: MockKafka, ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest()
     one.generate(N, seed, Mix())
     one.ingest(skip={(1, offset) for offset in range(20)})
     latest = msgspec.structs.replace(one.config, kafka=msgspec.structs.replace(one.config.kafka, start="latest"))
     assert explain_place(latest, Partition(EVENTS, 1), 5).outcome is Outcome.BEFORE_START
     assert explain_place(latest, Partition(EVENTS, 1), 25).outcome is Outcome.ROW
     assert of(one, 1, 5).outcome is Outcome.MISSING
-    kafka.delete_records(EVENTS, 1, 30)
+    mock_kafka.delete_records(EVENTS, 1, 30)
     assert of(one, 1, 5).outcome is Outcome.GONE
     kept = of(one, 1, 25)
     assert (kept.outcome, kept.nbytes, kept.timestamp) == (Outcome.ROW, None, "")
 
 
-def test_dropped_rejects_and_ids_that_are_keys(make: Callable[..., Ingest], seed: int) -> None:
-    one = make(key=["@key"], on_reject="drop")
+def test_dropped_rejects_and_ids_that_are_keys(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest(key=["@key"], on_reject="drop")
     generator = one.generate(N, seed, Mix(duplicates=0.2, poison=0.05, keys=True))
     one.ingest()
     fates = generator.fates(2, 0, EACH)
@@ -153,8 +138,8 @@ def test_dropped_rejects_and_ids_that_are_keys(make: Callable[..., Ingest], seed
     assert of(one, 2, others[0]).outcome is Outcome.MISSING
 
 
-def test_by_event_id(make: Callable[..., Ingest], seed: int) -> None:
-    one = make()
+def test_by_event_id(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest()
     generator = one.generate(N, seed, MIX)
     fates = generator.fates(0, 0, EACH)
     origin = next(f.origin for f in fates.values() if f.outcome is Fate.DUPLICATE)
@@ -185,8 +170,8 @@ def test_by_event_id(make: Callable[..., Ingest], seed: int) -> None:
         explain_id(one.config, [known, other], Selection())
 
 
-def test_the_command(make: Callable[..., Ingest], seed: int, tmp_path: Path, capsys: Any) -> None:
-    one = make()
+def test_the_command(ingest: Callable[..., Ingest], seed: int, tmp_path: Path, capsys: Any) -> None:
+    one = ingest()
     generator = one.generate(N, seed, MIX)
     fates = generator.fates(1, 0, EACH)
     row = next(o for o in range(EACH) if o not in fates and all(f.origin != o for f in fates.values()))
@@ -212,8 +197,8 @@ def test_the_command(make: Callable[..., Ingest], seed: int, tmp_path: Path, cap
     assert "no row has this id" in capsys.readouterr().out
 
 
-def test_nothing_of_the_payload_is_shown(make: Callable[..., Ingest], seed: int, tmp_path: Path, capsys: Any) -> None:
-    one = make()
+def test_nothing_of_the_payload_is_shown(ingest: Callable[..., Ingest], seed: int, tmp_path: Path, capsys: Any) -> None:
+    one = ingest()
     one.generate(3, seed, Mix())
     secret = b'{"secret": "hunter2", broken'
     one.producer.produce(EVENTS, secret, partition=0)

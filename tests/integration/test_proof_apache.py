@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import random
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,33 +14,20 @@ from confluent_kafka.admin import AdminClient
 from pipeline import config as configuration
 from pipeline.selection import parse
 from pipeline.verify import verify
-from tests.integration.harness import COLUMNS, PARTITIONS, Feeder, Pipeline, event, group, wait_until
+from tests.integration.harness import PARTITIONS, Feeder, Pipeline, event, group, wait_until
 from tests.integration.replays import Replay, replayed
 
 if TYPE_CHECKING:
-    from pipeline.embedded.apache_kafka import ApacheKafka
+    pass
 
 pytestmark = pytest.mark.kafka
 HOUR_MS = 3_600_000
 BEGIN_MS = 1_767_225_600_000
 
 
-@pytest.fixture(params=["classic", "consumer"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
-def pipeline(tmp_path: Path, apache_kafka: ApacheKafka, clickhouse_url: str) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path, apache_kafka.bootstrap, clickhouse_url)
-    # Records of these tests are older than a broker keeps them by default.
-    apache_kafka.create_topic(made.topic, PARTITIONS, **{"retention.ms": "-1"})
-    apache_kafka.create_topic(made.letters_topic, 1)
-    made.create_table(COLUMNS)
-    try:
-        yield made
-    finally:
-        made.close()
+def pipeline(apache_pipeline: Pipeline) -> Pipeline:
+    return apache_pipeline
 
 
 def at(hours: float) -> str:

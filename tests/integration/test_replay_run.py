@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.integration.harness import COLUMNS, Feeder, Pipeline, event, wait_until
+from tests.integration.harness import Feeder, Pipeline, event, wait_until
 from tests.integration.replays import Replay, replayed
 
 PARTITIONS = 4
 BAD = b"{not json"
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path, mock_kafka: Any, clickhouse_url: str) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path, mock_kafka.bootstrap, clickhouse_url)
-    made.protocol = "consumer"
-    mock_kafka.create_topic(made.topic, PARTITIONS)
-    mock_kafka.create_topic(made.letters_topic, 1)
-    made.create_table(COLUMNS)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def fill(pipeline: Pipeline, rng: random.Random, count: int = 1_000) -> dict[str, int]:
@@ -79,7 +62,7 @@ def test_nothing_is_written_where_nothing_is_missing(pipeline: Pipeline, rng: ra
 def test_after_a_truncate_the_table_is_the_same_as_before(pipeline: Pipeline, rng: random.Random) -> None:
     """Twice: the tokens of the first replay must not stand for the second."""
     config = pipeline.config(batch={"rows_max": 1_000, "age_ms_max": 10_000})
-    due = fill(pipeline, rng, 2_000)
+    due = fill(pipeline, rng, 1_200)
     pipeline.run_until_caught_up(config)
     before = everything(pipeline)
     for _ in range(2):
@@ -140,8 +123,8 @@ def test_a_replay_killed_half_way_goes_on_exactly_there(pipeline: Pipeline, rng:
     before = everything(pipeline)
     pipeline.client.command(f"TRUNCATE TABLE {pipeline.table}")
     words = ("--from", "earliest")
-    for _ in range(3):
-        replay = Replay(config, *words, "--rate", "2000")
+    for _ in range(2):
+        replay = Replay(config, *words, "--rate", "1500")
         rows = pipeline.count()
         wait_until(lambda rows=rows: pipeline.count() > rows + 300, 60, "rows written again")  # type: ignore[misc]
         replay.kill()

@@ -1,42 +1,24 @@
-"""Workers that come, go, die and come back as zombies: every record exactly once, on the embedded broker and a real engine."""
+"""Workers that come, go, die and come back as zombies: every record exactly once, on the embedded broker and a real engine.
+
+In its quick groups; `test_apache_pipeline` and `tests/faults` have classic ones, too.
+"""
 
 from __future__ import annotations
 
 import random
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline import intent as intents
 from pipeline.intent import Identity, Intent, digest
 from pipeline.types import Partition, Span
-from tests.integration.harness import COLUMNS, PARTITIONS, Feeder, Pipeline, event, group, settle, wait_until
+from tests.integration.harness import PARTITIONS, Feeder, Pipeline, event, group, settle, wait_until
 
 
-@pytest.fixture(params=["classic", "consumer"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path, mock_kafka: Any, clickhouse_url: str) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path, mock_kafka.bootstrap, clickhouse_url)
-    made.protocol = "consumer"
-    mock_kafka.create_topic(made.topic, PARTITIONS)
-    mock_kafka.create_topic(made.letters_topic, 1)
-    made.create_table(COLUMNS)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-def test_kill_9_with_batches_in_flight(pipeline: Pipeline, protocol: str, rng: random.Random) -> None:
-    config = pipeline.config(kafka=group(protocol), batch={"age_ms_max": 50})
+def test_kill_9_with_batches_in_flight(pipeline: Pipeline, rng: random.Random) -> None:
+    config = pipeline.config(batch={"age_ms_max": 50})
     workers = [pipeline.start(config), pipeline.start(config)]
     with Feeder(pipeline, rng) as feeder:
         for _ in range(3):
@@ -62,8 +44,8 @@ def test_a_worker_stopped_beyond_its_session_comes_back_and_harms_nothing(
     settle(pipeline, [zombie, other], feeder)
 
 
-def test_rolling_restart_and_scaling_under_load(pipeline: Pipeline, protocol: str, rng: random.Random) -> None:
-    config = pipeline.config(kafka=group(protocol), batch={"age_ms_max": 50})
+def test_rolling_restart_and_scaling_under_load(pipeline: Pipeline, rng: random.Random) -> None:
+    config = pipeline.config(batch={"age_ms_max": 50})
     workers = [pipeline.start(config)]
     with Feeder(pipeline, rng) as feeder:
         for _ in range(2):
@@ -160,35 +142,33 @@ def test_offsets_set_back_do_not_write_rows_again(pipeline: Pipeline) -> None:
     assert pipeline.count() == 500, worker.text()
 
 
-def test_offsets_set_back_beyond_the_window_do_not_write_copies(pipeline: Pipeline) -> None:
-    """The originals are stored and left out, so they are not in the window by themselves when their copies are read again."""
+@pytest.fixture
+def beyond_the_window(pipeline: Pipeline) -> Pipeline:
+    """Rows and copies of them, and rows so much later that a window rebuilt from the end knows nothing of the first."""
     config = pipeline.config(dedup={"window_s": 60})
     begin_ms = int(time.time() * 1000) - 3_600_000
     pipeline.produce([event(number) for number in range(100)], timestamp=begin_ms)
     pipeline.produce([event(number) for number in range(50)], timestamp=begin_ms + 10_000)
     pipeline.run_until_caught_up(config)
-    # So much later that a window rebuilt from the end of the table knows nothing of the first.
     pipeline.produce([event(number) for number in range(100, 200)], timestamp=begin_ms + 600_000)
     pipeline.run_until_caught_up(config)
     assert pipeline.count() == 200
     pipeline.group += "-again"
+    return pipeline
+
+
+def test_offsets_set_back_beyond_the_window_do_not_write_copies(beyond_the_window: Pipeline) -> None:
+    """The originals are stored and left out, so they are not in the window by themselves when their copies are read again."""
+    pipeline = beyond_the_window
     # In other batches than before: under the same tokens ClickHouse would take the copies for what it has.
     pipeline.run_until_caught_up(pipeline.config(dedup={"window_s": 60}, batch={"rows_max": 20}))
     assert pipeline.count() == 200
     assert pipeline.copies() == 1
 
 
-def test_the_window_is_that_of_the_position_and_not_of_later_rows(pipeline: Pipeline) -> None:
-    """Offsets set back by some: rows beyond them are stored, so much later that their window knows nothing of the first."""
-    config = pipeline.config(dedup={"window_s": 60})
-    begin_ms = int(time.time() * 1000) - 3_600_000
-    pipeline.produce([event(number) for number in range(100)], timestamp=begin_ms)
-    pipeline.produce([event(number) for number in range(50)], timestamp=begin_ms + 10_000)
-    pipeline.run_until_caught_up(config)
-    pipeline.produce([event(number) for number in range(100, 200)], timestamp=begin_ms + 600_000)
-    pipeline.run_until_caught_up(config)
-    assert pipeline.count() == 200
-    pipeline.group += "-again"
+def test_the_window_is_that_of_the_position_and_not_of_later_rows(beyond_the_window: Pipeline) -> None:
+    """Offsets set back by some: rows beyond them are stored, and their window knows nothing of the first."""
+    pipeline = beyond_the_window
     pipeline.commit(0, 100, "")
     pipeline.run_until_caught_up(pipeline.config(dedup={"window_s": 60}))
     assert pipeline.count() == 200

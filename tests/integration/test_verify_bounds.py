@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +17,14 @@ from pipeline.types import Partition
 from pipeline.verify import candidates, verify
 from pipeline.verify.oracle import Oracle
 from pipeline.workload import Mix, Outcome
-from tests.conftest import Database
 from tests.integration.ingest import EVENTS, Ingest
 
 MIX = Mix(duplicates=0.1, poison=0.05, tombstones=0.02)
 N = 3_000
 
 
-@pytest.fixture
-def kafka() -> Iterator[MockKafka]:
-    with MockKafka(topics={EVENTS: 3, "letters": 2}) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def pipeline(kafka: MockKafka, chdb_server: Database) -> Callable[..., Ingest]:
-    def make(**options: Any) -> Ingest:
-        return Ingest(kafka.bootstrap, chdb_server.url, chdb_server.database, **options)
-
-    return make
-
-
-def test_only_the_stretch_is_accounted_for(pipeline: Callable[..., Ingest], seed: int) -> None:
-    one = pipeline()
+def test_only_the_stretch_is_accounted_for(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest()
     generator = one.generate(N, seed, MIX)
     plain = [o for o in range(N // 3) if o not in generator.fates(1, 0, N // 3)]
     once = [o for o in plain if all(f.origin != o for f in generator.fates(1, 0, N // 3).values())]
@@ -61,11 +46,11 @@ def test_only_the_stretch_is_accounted_for(pipeline: Callable[..., Ingest], seed
 
 
 def test_the_original_of_a_copy_may_lie_outside(
-    pipeline: Callable[..., Ingest], seed: int, monkeypatch: pytest.MonkeyPatch
+    ingest: Callable[..., Ingest], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where ids are record keys, which are looked for in Kafka, a few at a time."""
     monkeypatch.setattr(candidates, "KEYS_MAX", 7)
-    one = pipeline(key=["@key"])
+    one = ingest(key=["@key"])
     generator = one.generate(N, seed, Mix(duplicates=0.2, keys=True))
     one.ingest()
     first = N // 3 - 200
@@ -77,13 +62,13 @@ def test_the_original_of_a_copy_may_lie_outside(
 
 
 def test_what_is_beyond_the_commit_or_gone_is_said(
-    kafka: MockKafka, pipeline: Callable[..., Ingest], seed: int
+    mock_kafka: MockKafka, ingest: Callable[..., Ingest], seed: int
 ) -> None:
-    one = pipeline()
+    one = ingest()
     one.generate(N, seed, Mix())
     one.ingest(commit=False)
     one.commit({0: 500, 1: 500, 2: 500})
-    kafka.delete_records(EVENTS, 0, 100)
+    mock_kafka.delete_records(EVENTS, 0, 100)
     report = verify(one.config, selection=Selection(begin={Partition(EVENTS, 0): 50}, end={Partition(EVENTS, 0): 600}))
     assert report.ok
     assert (report.records, report.unreadable, report.unreadable_rows, report.rows_beyond) == (400, 50, 50, 0)
@@ -93,8 +78,8 @@ def test_what_is_beyond_the_commit_or_gone_is_said(
     assert report.stretch[0].readable_from == 100
 
 
-def test_a_rate_holds_it_back(pipeline: Callable[..., Ingest], seed: int) -> None:
-    one = pipeline()
+def test_a_rate_holds_it_back(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest()
     one.generate(300, seed, Mix())
     one.ingest()
     started_s = time.monotonic()
@@ -103,8 +88,8 @@ def test_a_rate_holds_it_back(pipeline: Callable[..., Ingest], seed: int) -> Non
     assert time.monotonic() - started_s >= 1.4
 
 
-def test_the_command(pipeline: Callable[..., Ingest], seed: int, tmp_path: Path, capsys: Any) -> None:
-    one = pipeline()
+def test_the_command(ingest: Callable[..., Ingest], seed: int, tmp_path: Path, capsys: Any) -> None:
+    one = ingest()
     one.generate(N, seed, MIX)
     one.ingest()
     config = str(one.write_config(tmp_path))

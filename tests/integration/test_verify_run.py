@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +19,18 @@ from pipeline.types import Partition
 from pipeline.verify import Report, account, candidates, verify
 from pipeline.verify.oracle import Oracle
 from pipeline.workload import Mix, Outcome
-from tests.conftest import Database
 from tests.integration.ingest import EVENTS, Ingest
 
 MIX = Mix(duplicates=0.1, poison=0.05, unknown_version=0.02, tombstones=0.02)
 N = 6_000
 
 
-@pytest.fixture
-def kafka() -> Iterator[MockKafka]:
-    with MockKafka(topics={EVENTS: 3, "letters": 2}) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def pipeline(kafka: MockKafka, chdb_server: Database) -> Callable[..., Ingest]:
-    def make(**options: Any) -> Ingest:
-        return Ingest(kafka.bootstrap, chdb_server.url, chdb_server.database, **options)
-
-    return make
-
-
 def places(report: Report, kind: str) -> list[tuple[int, int]]:
     return [(one.partition, one.offset) for one in report.examples[kind]]  # type: ignore[index]
 
 
-def test_everything_is_accounted_for(pipeline: Callable[..., Ingest], seed: int) -> None:
-    one = pipeline()
+def test_everything_is_accounted_for(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest()
     generator = one.generate(N, seed, MIX)
     one.ingest()
     oracle = Oracle(EVENTS, generator)
@@ -62,11 +47,11 @@ def test_everything_is_accounted_for(pipeline: Callable[..., Ingest], seed: int)
 
 
 def test_small_windows_give_the_same_account(
-    pipeline: Callable[..., Ingest], seed: int, monkeypatch: pytest.MonkeyPatch
+    ingest: Callable[..., Ingest], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(account, "WINDOW_OFFSETS", 97)
     monkeypatch.setattr(candidates, "CANDIDATES_MAX", 13)
-    one = pipeline()
+    one = ingest()
     generator = one.generate(1_000, seed, MIX)
     one.ingest()
     report = verify(one.config, oracle=Oracle(EVENTS, generator))
@@ -74,9 +59,9 @@ def test_small_windows_give_the_same_account(
     assert report.records == 1_000
 
 
-def test_missing_rows_and_letters_are_listed(pipeline: Callable[..., Ingest], seed: int, tmp_path: Path) -> None:
+def test_missing_rows_and_letters_are_listed(ingest: Callable[..., Ingest], seed: int, tmp_path: Path) -> None:
     """Also the duplicate of a record that is missing is missing: its id is not stored."""
-    one = pipeline()
+    one = ingest()
     generator = one.generate(N, seed, MIX)
     fates = {(p, o): f for p in range(3) for o, f in generator.fates(p, 0, N // 3).items()}
     repeated = next((p, f.origin) for (p, _), f in fates.items() if f.outcome is Outcome.DUPLICATE)
@@ -96,10 +81,8 @@ def test_missing_rows_and_letters_are_listed(pipeline: Callable[..., Ingest], se
     assert "is a reject" in why[letter]
 
 
-def test_a_duplicate_stored_instead_of_its_original_is_accounted_for(
-    pipeline: Callable[..., Ingest], seed: int
-) -> None:
-    one = pipeline()
+def test_a_duplicate_stored_instead_of_its_original_is_accounted_for(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest()
     generator = one.generate(N, seed, MIX)
     fates = generator.fates(0, 0, N // 3)
     origin = next(f.origin for f in fates.values() if f.outcome is Outcome.DUPLICATE)
@@ -110,8 +93,8 @@ def test_a_duplicate_stored_instead_of_its_original_is_accounted_for(
     assert not report.ok
 
 
-def test_doubled_rows_are_found(pipeline: Callable[..., Ingest], seed: int, tmp_path: Path, capsys: Any) -> None:
-    one = pipeline()
+def test_doubled_rows_are_found(ingest: Callable[..., Ingest], seed: int, tmp_path: Path, capsys: Any) -> None:
+    one = ingest()
     generator = one.generate(N, seed, MIX)
     one.ingest()
     twice = one.offsets(1)[10]
@@ -138,8 +121,8 @@ def test_doubled_rows_are_found(pipeline: Callable[..., Ingest], seed: int, tmp_
     assert "doubled: and 1 more" in text
 
 
-def test_a_union_with_a_table_a_tag(pipeline: Callable[..., Ingest], seed: int, tmp_path: Path, capsys: Any) -> None:
-    one = pipeline(workload="commerce")
+def test_a_union_with_a_table_a_tag(ingest: Callable[..., Ingest], seed: int, tmp_path: Path, capsys: Any) -> None:
+    one = ingest(workload="commerce")
     one.generate(3_000, seed, MIX)
     one.ingest()
     words = ["--generated", "--workload", "commerce", "--seed", str(seed), "--duplicates", "0.1", "--poison", "0.05"]
@@ -148,8 +131,8 @@ def test_a_union_with_a_table_a_tag(pipeline: Callable[..., Ingest], seed: int, 
     assert "exactly once" in capsys.readouterr().out
 
 
-def test_ids_that_are_record_keys_are_looked_for_in_kafka(pipeline: Callable[..., Ingest], seed: int) -> None:
-    one = pipeline(key=["@key"])
+def test_ids_that_are_record_keys_are_looked_for_in_kafka(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest(key=["@key"])
     generator = one.generate(N, seed, Mix(duplicates=0.1, keys=True))
     row = next((2, o) for o in range(300, 400) if o not in generator.fates(2, 0, N // 3))
     copies = {(2, o) for o, f in generator.fates(2, 0, N // 3).items() if f.origin == row[1]}
@@ -160,8 +143,8 @@ def test_ids_that_are_record_keys_are_looked_for_in_kafka(pipeline: Callable[...
     assert report.duplicates > 500
 
 
-def test_without_dedup_and_with_drops(pipeline: Callable[..., Ingest], seed: int) -> None:
-    one = pipeline(key=[], on_reject="drop")
+def test_without_dedup_and_with_drops(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest(key=[], on_reject="drop")
     generator = one.generate(N, seed, Mix(poison=0.05, tombstones=0.02))
     one.ingest(skip={(0, 7)} if 7 not in generator.fates(0, 0, 8) else {(0, 6)})
     report = verify(one.config)
@@ -171,15 +154,15 @@ def test_without_dedup_and_with_drops(pipeline: Callable[..., Ingest], seed: int
 
 
 def test_what_kafka_dropped_is_said_and_left_to_the_oracle(
-    kafka: MockKafka, pipeline: Callable[..., Ingest], seed: int
+    mock_kafka: MockKafka, ingest: Callable[..., Ingest], seed: int
 ) -> None:
-    one = pipeline()
+    one = ingest()
     generator = one.generate(N, seed, MIX)
     gone = next(o for o in range(100, 200) if o not in generator.fates(1, 0, N // 3))
     copies = [o for o, f in generator.fates(1, 0, N // 3).items() if f.origin == gone]
     one.ingest(skip={(1, gone)} | {(1, o) for o in copies})
     one.clickhouse.command("INSERT INTO flat_0 SELECT * FROM flat_0 WHERE _partition = 1 ORDER BY _offset LIMIT 1")
-    kafka.delete_records(EVENTS, 1, N // 3)
+    mock_kafka.delete_records(EVENTS, 1, N // 3)
     report = verify(one.config)
     assert report.unreadable == N // 3
     assert report.missing == 0
@@ -190,8 +173,8 @@ def test_what_kafka_dropped_is_said_and_left_to_the_oracle(
     assert told.missing == 1
 
 
-def test_rows_beyond_the_committed_offsets_are_no_fault(pipeline: Callable[..., Ingest], seed: int) -> None:
-    one = pipeline()
+def test_rows_beyond_the_committed_offsets_are_no_fault(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest()
     one.generate(N, seed, Mix())
     one.ingest(commit=False)
     assert verify(one.config).records == 0
@@ -204,9 +187,9 @@ def test_rows_beyond_the_committed_offsets_are_no_fault(pipeline: Callable[..., 
 
 
 def test_servers_that_are_away_and_tables_without_lineage(
-    kafka: MockKafka, pipeline: Callable[..., Ingest], seed: int, tmp_path: Path
+    mock_kafka: MockKafka, ingest: Callable[..., Ingest], seed: int, tmp_path: Path
 ) -> None:
-    one = pipeline()
+    one = ingest()
     one.generate(30, seed, Mix())
     one.ingest()
     config = one.write_config(tmp_path)
@@ -214,14 +197,14 @@ def test_servers_that_are_away_and_tables_without_lineage(
     with pytest.raises(ConfigurationError, match="no lineage columns"):
         verify(one.config)
     assert main(["verify", "-c", str(config)]) == 78
-    kafka.broker_down()
+    mock_kafka.broker_down()
     with pytest.raises(DependencyDown):
         verify(one.config, wait_s=1.0)
     assert main(["verify", "-c", str(config), "--wait", "1"]) == 69
 
 
-def test_the_same_id_under_another_topic_is_another_event(pipeline: Callable[..., Ingest], seed: int) -> None:
-    one = pipeline()
+def test_the_same_id_under_another_topic_is_another_event(ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest()
     generator = one.generate(N, seed, Mix())
     one.ingest()
     offset = one.offsets(0)[50]
@@ -233,8 +216,8 @@ def test_the_same_id_under_another_topic_is_another_event(pipeline: Callable[...
 
 
 @pytest.mark.parametrize("workload", ["logs", "wide", "nested"])
-def test_every_workload_fits_its_tables(workload: str, pipeline: Callable[..., Ingest], seed: int) -> None:
-    one = pipeline(workload=workload)
+def test_every_workload_fits_its_tables(workload: str, ingest: Callable[..., Ingest], seed: int) -> None:
+    one = ingest(workload=workload)
     generator = one.generate(1_500, seed, MIX)
     one.ingest()
     report = verify(one.config, oracle=Oracle(EVENTS, generator))
@@ -242,7 +225,7 @@ def test_every_workload_fits_its_tables(workload: str, pipeline: Callable[..., I
     assert report.records == 1_500
 
 
-def test_where_the_account_begins(pipeline: Callable[..., Ingest], seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_account_begins(ingest: Callable[..., Ingest], seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a given time, at the time `kafka.start` names, or with "latest" at the first row.
 
     The mock cluster cannot look up times; tests of the cluster questions do it on a real broker.
@@ -255,7 +238,7 @@ def test_where_the_account_begins(pipeline: Callable[..., Ingest], seed: int, mo
         return dict.fromkeys(times_ms, 30)
 
     monkeypatch.setattr(Cluster, "offsets_for_times", offsets_for_times)
-    one = pipeline()
+    one = ingest()
     one.generate(300, seed, Mix())
     one.ingest(skip={(number, offset) for number in range(3) for offset in range(40)})
     assert verify(one.config).missing == 120

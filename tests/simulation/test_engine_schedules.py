@@ -21,7 +21,7 @@ from tests.simulation.shrink import kind_of, shrink
 from tests.simulation.world import run
 
 SEED = int(os.environ.get("PENSTOCK_SIM_SEED") or random.SystemRandom().randrange(2**31))
-SEEDS = int(os.environ.get("PENSTOCK_SIM_SEEDS") or "400")
+SEEDS = int(os.environ.get("PENSTOCK_SIM_SEEDS") or "200")
 SEARCHED_MAX = 400
 
 pytestmark = pytest.mark.timeout(600)
