@@ -66,6 +66,7 @@ _PERHAPS_WRITTEN: frozenset[int] = frozenset(
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._PURGE_QUEUE,
         KafkaError._PURGE_INFLIGHT,
+        KafkaError._DESTROY,
         KafkaError._FATAL,
         KafkaError._GAPLESS_GUARANTEE,
         KafkaError.REQUEST_TIMED_OUT,
@@ -81,6 +82,9 @@ _PERHAPS_WRITTEN: frozenset[int] = frozenset(
     }
 )
 """Nobody knows: the topic is searched for the letter before it is sent again."""
+
+_BROKEN = frozenset({KafkaError._FATAL, KafkaError._DESTROY})
+"""A new producer is needed. `_DESTROY`: the partition that the letter waited for is gone, the topic may be made anew."""
 
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 _MISSING_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
@@ -427,7 +431,7 @@ def _give_up(producer: Producer) -> None:
 
 
 def _failure(index: int, error: KafkaError) -> Failure:
-    return Failure(index, error.code(), error.name(), error.fatal() or error.code() == KafkaError._FATAL)
+    return Failure(index, error.code(), error.name(), error.fatal() or error.code() in _BROKEN)
 
 
 def _offset(one: Any) -> int:

@@ -304,10 +304,11 @@ def test_a_producer_without_the_right_to_be_idempotent_stops(bench: Letters) -> 
         bench.letters.write([letter(0)])
 
 
+@pytest.mark.parametrize("code", [KafkaError._FATAL, KafkaError._DESTROY])
 def test_letters_given_back_with_their_fate_open_are_searched_before_they_are_sent_again(
-    bench: Letters, monkeypatch: pytest.MonkeyPatch
+    bench: Letters, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """A producer that breaks for good: half of its letters had arrived."""
+    """A producer that breaks for good, or gives up a topic that was made anew: half of its letters had arrived."""
     first = bench.new()
     first.write([letter(n) for n in range(0, 40, 2)])
     first.close()
@@ -316,7 +317,7 @@ def test_letters_given_back_with_their_fate_open_are_searched_before_they_are_se
     def broken_once(self: DeadLetters, messages: Any, show: Any) -> list[deadletter.Failure]:
         sent.append(len(messages))
         if len(sent) == 1:
-            return [deadletter.Failure(n, KafkaError._FATAL, "_FATAL", True) for n in range(len(messages))]
+            return [deadletter._failure(n, KafkaError(code)) for n in range(len(messages))]
         return send(self, messages, show)
 
     monkeypatch.setattr(DeadLetters, "_send", broken_once)
