@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,9 @@ RENEW_WAIT_S = 1.0
 """Between a client that librdkafka has given up and the one that takes its place."""
 RENEW_S_MAX = 120.0
 """So long without an assignment; the broker forgets a member after 45 s of silence unless told otherwise."""
+EXPELLED_MAX = 3
+EXPELLED_S = 60.0
+"""Expelled so often in so short a time: two workers go by one name and expel each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Membership:
         """Why to leave and join again as soon as no callback is running; empty when there is no need."""
         self._given_up_s: float | None = None
         """When librdkafka first gave up a client since the last assignment."""
+        self._expelled_s: deque[float] = deque(maxlen=EXPELLED_MAX)
         self._stopping = threads.event()
         self._thread: threading.Thread | None = None
         self._consumer: Consumer | None = None
@@ -317,22 +322,25 @@ class Membership:
     def _renew(self, reason: str) -> None:
         """This client is of no use any more. Another one is, unless another worker goes by the same name.
 
-        A static member whose join was answered into the void is taken for a second one until the group has forgotten the
-        first: with `group.protocol=consumer` librdkafka joins again as if it were new and is refused.
+        A static member can be refused, or expelled, on its own account: a join whose answer was lost is sent again as if by
+        somebody else, and a request from before that is answered as if from him.
         """
         now_s = self._clock.monotonic_s()
         if self._given_up_s is None:
             self._given_up_s = now_s
-        if _FENCED not in reason and now_s - self._given_up_s < RENEW_S_MAX:
+        if _EXPELLED in reason:
+            self._expelled_s.append(now_s)
+        expelled = len(self._expelled_s) == EXPELLED_MAX and now_s - self._expelled_s[0] < EXPELLED_S
+        if not expelled and now_s - self._given_up_s < RENEW_S_MAX:
             self._rejoin_reason = reason
             return
         fix = "See the log of the worker and of the group's coordinator"
         if self._config.instance_id:
             fix = f"Another worker uses kafka.instance_id = {self._config.instance_id!r}; give each worker its own"
-        self._post(MembershipFault(PipelineStopped(f"this member can never come back: {reason}. {fix}")))
+        self._post(MembershipFault(PipelineStopped(f"this member does not come back: {reason}. {fix}")))
 
 
-_FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
+_EXPELLED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
 """librdkafka's words: it reports a fatal error by a code that hides the cause."""
 _OUTCOMES = {
     "refused": CommitOutcome.REFUSED,
