@@ -47,6 +47,7 @@ LONG = (
 """The groups that take longest, the longest first, so that no process is left alone with one at the end."""
 
 
+@pytest.hookimpl(tryfirst=True)  # Before xdist looks at the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests one process runs one after the other, in which order, and which need a real Kafka (`-m "not kafka"`)."""
     groups: dict[pytest.Item, str] = {}

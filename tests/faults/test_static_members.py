@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.directed import accounted, moved, wait_until
+from tests.faults.directed import accounted
 from tests.faults.fleet import Fleet
 from tests.faults.stage import SESSION_S, Servers, Setting, Stage
+from tests.integration.harness import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 RENEWED = "leaving the group and joining again"
@@ -23,7 +24,7 @@ def test_a_join_whose_answer_is_lost(three_brokers: Servers, tmp_path: Path, pro
         trap = three_brokers.network.trap(three_brokers.network.brokers, request, "lose_reply", 0.2)
         worker = fleet.start(1)
         wait_until(lambda: trap.sprung, 30, f"a {request}")
-        wait_until(lambda: moved(stage), SESSION_S + 60, "the worker reads")
+        wait_until(stage.moved, SESSION_S + 60, "the worker reads")
         if protocol == "consumer":
             worker.says(RENEWED, 1.0)
 
@@ -37,7 +38,7 @@ def test_two_workers_of_one_name_expel_each_other_until_one_stops(three_brokers:
 
     def start_both(stage: Stage, fleet: Fleet) -> None:
         fleet.start(1)
-        wait_until(lambda: moved(stage), 60, "the first worker reads")
+        wait_until(stage.moved, 60, "the first worker reads")
         fleet.start(2, name_of=1)
         wait_until(lambda: bool(fleet.exits), 60, "a worker ends")
         assert "give each worker its own" in fleet.exits[0].said, fleet.exits
@@ -53,7 +54,7 @@ def test_a_second_worker_of_the_same_name_waits_for_the_first(three_brokers: Ser
 
     def start_both(stage: Stage, fleet: Fleet) -> None:
         fleet.start(1)
-        wait_until(lambda: moved(stage), 60, "the first worker reads")
+        wait_until(stage.moved, 60, "the first worker reads")
         second = fleet.start(2, name_of=1)
         second.says(RENEWED)
         assert fleet.stop(1) == 0
