@@ -18,10 +18,10 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(NATIVE) | $(VENV)/bin/python
 demo: build
 	$(BIN)/penstock demo
 
-# Most of a test's time is waiting, so four files run at a time, the longest first (tests/conftest.py). JOBS=0: one process.
+# Most of a test's time is waiting, so four files run at a time, the longest first (tests/order.py). JOBS=0: one process.
 JOBS ?= 4
 test: build
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Three real brokers, ClickHouse's engine, three workers, and faults of all of them drawn from a seed. MINUTES=5 SEED=7
 # PROTOCOL=classic|consumer; ARGS="--keep DIR" and more: see `python -m tests.faults --help`.

@@ -10,9 +10,11 @@ import random
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+
+from tests.order import Groups, rank
 
 if TYPE_CHECKING:
     from pipeline.embedded.apache_kafka import ApacheKafka
@@ -28,45 +30,17 @@ class Database(NamedTuple):
     database: str
 
 
-LONG = (
-    "three_brokers",
-    "apache_kafka",
-    "tests/integration/test_clickhouse_faults.py",
-    "tests/integration/test_takeover.py",
-    "tests/integration/test_replay_run.py",
-    "tests/integration/test_bench.py",
-    "tests/integration/test_bad_input.py",
-    "tests/integration/test_demo_run.py",
-    "tests/integration/test_sink_engine.py",
-    "tests/simulation/test_engine_schedules.py",
-    "tests/contract/test_model_kafka.py",
-    "tests/contract/test_mock_kafka.py",
-    "tests/integration/test_embedded_kafka.py",
-    "tests/integration/test_check_apache.py",
-)
-"""The groups that take longest, the longest first, so that no process is left alone with one at the end."""
-
-
-@pytest.hookimpl(tryfirst=True)  # Before xdist looks at the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests one process runs one after the other, in which order, and which need a real Kafka (`-m "not kafka"`)."""
-    groups: dict[pytest.Item, str] = {}
+    """The longest first. And `-m "not kafka"` leaves out every test that needs a real Kafka."""
     for item in items:
-        used = _fixtures(item)
-        if {"apache_kafka", "needs_apache_kafka"} & used:
+        if {"apache_kafka", "needs_apache_kafka"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
-        # Those that share brokers are in one process, so that the brokers are started once.
-        brokers = next((name for name in ("three_brokers", "apache_kafka") if name in used), "")
-        groups[item] = brokers or item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: LONG.index(groups[item]) if groups[item] in LONG else len(LONG))
+    items.sort(key=lambda item: rank(item.nodeid))
 
 
-def _fixtures(item: pytest.Item) -> set[str]:
-    """Also the one that a test gets by a parameter named "apache"."""
-    parameters = getattr(item, "callspec", None)
-    real = parameters is not None and any(str(value) == "apache" for value in parameters.params.values())
-    return {*getattr(item, "fixturenames", ()), *(["apache_kafka"] if real else [])}
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
 
 
 @pytest.fixture
