@@ -273,7 +273,7 @@ def test_a_worker_that_dies_in_a_bisection_is_recovered_exactly(bench: Bench, af
     bad = (3, 17, 1149)
     bench.create(f"CONSTRAINT c CHECK NOT has({list(bad)}, id)")
     expected = [id for id in ids_of(SPANS) if id not in bad]
-    for deaths in range(1, 40, 4):
+    for deaths in range(1, 40, 6):
         bench.clickhouse.command("TRUNCATE TABLE events")
         try:
             bench.new_sink(Mortal(bench.clickhouse, deaths, after=after)).insert(write_of(SPANS, salt=str(deaths)))
