@@ -80,8 +80,8 @@ class Model:
     def machine(self) -> Machine:
         return Machine(Process(self.loop, "test"), self.cluster, Faults(()), Switches())
 
-    def member(self) -> Member:
-        return Member(SimConsumer(self.machine(), {}), TOPIC)
+    def member(self, instance: str = "") -> Member:
+        return Member(SimConsumer(self.machine(), {"group.instance.id": instance}), TOPIC)
 
     def until(self, condition: Callable[[], bool], *members: Member) -> None:
         for _ in range(2_000):
@@ -120,7 +120,7 @@ class Real:
         self._group = f"group-{uuid.uuid4().hex[:8]}"
         self._opened: list[Any] = []
 
-    def member(self) -> Member:
+    def member(self, instance: str = "") -> Member:
         conf = {
             "bootstrap.servers": self._bootstrap,
             "group.id": self._group,
@@ -129,6 +129,8 @@ class Real:
             "max.poll.interval.ms": 3_000,
             "log_level": 0,
         }
+        if instance:
+            conf["group.instance.id"] = instance
         if self._protocol == "classic":
             conf |= {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 2_500}
             conf["heartbeat.interval.ms"] = 200
@@ -226,6 +228,19 @@ def test_a_rebalance_moves_only_what_has_to_move(place: Any) -> None:
     # And back, when the second leaves.
     second.consumer.close()
     place.until(lambda: first.owned == ALL, first)
+
+
+def test_a_static_member_that_comes_back_has_its_partitions_and_nobody_else_hears_of_it(place: Any) -> None:
+    first, second = place.member("one"), place.member("two")
+    place.until(lambda: first.owned and second.owned and first.owned | second.owned == ALL, first, second)
+    first.commit(min(first.owned), 5, METADATA)
+    had, kept, told = first.owned, second.owned, len(second.revoked)
+    first.consumer.close()
+    again = place.member("one")
+    place.until(lambda: again.owned == had, again, second)
+    assert again.committed(min(had)) == (5, METADATA)
+    again.commit(min(had), 6, "")
+    assert (second.owned, len(second.revoked), second.lost) == (kept, told, [])
 
 
 def test_a_member_may_commit_while_it_gives_partitions_up(place: Any, request: pytest.FixtureRequest) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 class Fault(NamedTuple):
     """One thing that goes wrong.
 
-    `on`: `commit`, `committed`, `insert`, `query`, `letter`: it meets the `at`-th such request of the run; `time`: it
+    `on`: `join`, `commit`, `committed`, `insert`, `query`, `letter`: it meets the `at`-th such request of the run; `time`: it
     happens at `at` seconds. `what` is what happens; the other fields qualify it.
     """
 

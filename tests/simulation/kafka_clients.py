@@ -18,7 +18,7 @@ from pipeline.intent import decode
 from pipeline.types import Partition, PartitionEnd, SourceEvent, SourceFault
 from tests.simulation import contracts
 from tests.simulation.faults import Fault, Faults
-from tests.simulation.kafka_model import ClassicGroup, Cluster, Place, Record
+from tests.simulation.kafka_model import ClassicGroup, Cluster, ConsumerGroup, Place, Record
 from tests.simulation.loop import IDLE_S_MIN, Process
 from tests.simulation.schedule import Switches
 
@@ -73,6 +73,8 @@ class SimConsumer:
 
     def __init__(self, machine: Machine, conf: Mapping[str, Any]) -> None:
         self._machine = machine
+        self._conf = conf
+        self._instance = conf.get("group.instance.id", "")
         self._group = machine.cluster.group
         self._loop = machine.loop
         self._events: deque[Callable[[], None]] = deque()
@@ -89,7 +91,14 @@ class SimConsumer:
     def subscribe(self, topics: list[str], on_assign: Any, on_revoke: Any, on_lost: Any) -> None:
         self._on_assign, self._on_revoke, self._on_lost = on_assign, on_revoke, on_lost
         self._machine.cluster.subscribe(topics)
-        self.member_id = self._group.enter(self)
+        self._enter()
+
+    def _enter(self) -> None:
+        # With the consumer protocol a client names itself: one that is not static just says it again.
+        names_itself = isinstance(self._group, ConsumerGroup) and not self._instance
+        if self._machine.faults.next("join") and not names_itself:
+            self._group.enter_unheard(self._instance)
+        self.member_id = self._group.enter(self, self._instance)
 
     # What the coordinator says; it is looked at in `poll`.
 
@@ -102,8 +111,14 @@ class SimConsumer:
         self._put(lambda: self._take(generation, places))
 
     def evicted(self) -> None:
-        self.member_id, self.generation = "", -1
-        self._put(self._lose)
+        if not self._closed:
+            self.member_id, self.generation = "", -1
+            self._put(self._lose)
+
+    def refused(self) -> None:
+        """librdkafka gives up then."""
+        reason = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
+        self._put(lambda: self._conf["error_cb"](KafkaError(KafkaError._FATAL, f"Fatal error: Broker: {reason}", True)))
 
     def _put(self, event: Callable[[], None]) -> None:
         self._events.append(event)
@@ -150,7 +165,7 @@ class SimConsumer:
             self._on_lost(self, [_entry(place) for place in sorted(self.owned)])
         self._events.clear()
         if not self._closed:
-            self.member_id = self._group.enter(self)
+            self._enter()
 
     def incremental_assign(self, entries: Iterable[Any]) -> None:
         self.owned |= {_place(entry) for entry in entries}
@@ -229,7 +244,7 @@ class SimConsumer:
             callback = self._on_revoke if self.member_id else self._on_lost
             callback(self, self.assignment())
         if self.member_id:
-            self._group.leave(self.member_id)
+            (self._group.depart if self._instance else self._group.leave)(self.member_id)
         self._machine.consumers.remove(self)
 
     def vanish(self) -> None:

@@ -16,6 +16,8 @@ from tests.simulation.loop import Loop
 
 Place = tuple[str, int]
 """Topic and partition."""
+SESSION_S = 2.5
+"""A member that is silent for so long is none any more."""
 
 
 class Record(NamedTuple):
@@ -87,11 +89,36 @@ class Client(Protocol):
     def evicted(self) -> None:
         """It is no member any more."""
 
+    def refused(self) -> None:
+        """The group has a live member of its name (consumer protocol only)."""
+
+
+class Nobody:
+    """The client of a member whose answer was lost."""
+
+    def invited(self) -> None:
+        pass
+
+    def assigned(self, generation: int, places: frozenset[Place]) -> None:
+        pass
+
+    def evicted(self) -> None:
+        pass
+
+    def refused(self) -> None:
+        pass
+
 
 class Member:
-    def __init__(self, number: int, client: Client) -> None:
+    def __init__(self, number: int, client: Client, instance: str) -> None:
         self.id = f"member-{number}"
         self.client = client
+        self.instance = instance
+        """The name of a static member; empty for others."""
+        self.departed = False
+        """Static: it has closed, and may come back."""
+        self.given: frozenset[Place] = frozenset()
+        """Classic: its assignment in the present generation."""
         self.generation = -1
         self.owned: frozenset[Place] = frozenset()
         """Classic: what it said when it joined. Consumer: what it has, as the coordinator knows."""
@@ -117,13 +144,45 @@ class Group:
         self.on_stored: Callable[[dict[Place, tuple[int, str]]], None] = lambda entries: None
         self.on_rebalance: Callable[[], None] = lambda: None
 
-    def enter(self, client: Client) -> str:
-        """A new member; what it gets is told later."""
+    def enter(self, client: Client, instance: str = "") -> str:
+        """A new member, or a static one that comes back; what it gets is told later. Empty when it is refused."""
+        before = next((member for member in self.members.values() if instance and member.instance == instance), None)
+        if before is not None and self._refuses(before):
+            self._later(before, client.refused)
+            return ""
         self._numbers += 1
-        member = Member(self._numbers, client)
-        self.members[member.id] = member
-        self._rebalance()
+        member = Member(self._numbers, client, instance)
+        if before is None:
+            self.members[member.id] = member
+            self._welcome(member)
+        else:
+            del self.members[before.id]
+            self.members[member.id] = member
+            self.target = {place: member.id if id == before.id else id for place, id in self.target.items()}
+            self._take_over(before, member)
         return member.id
+
+    def enter_unheard(self, instance: str) -> None:
+        """A join whose answer is lost: a member that nobody speaks for."""
+        if member_id := self.enter(Nobody(), instance):
+            self.loop.call_later(SESSION_S, lambda: self.evict(member_id))
+
+    def depart(self, member_id: str) -> None:
+        """A static member closes. It stays a member for the session timeout."""
+        if member := self.members.get(member_id):
+            member.departed = True
+            self.loop.call_later(SESSION_S, lambda: self.evict(member_id))
+
+    def _refuses(self, before: Member) -> bool:
+        """Whether a static member that comes back is taken for a second one."""
+        return False
+
+    def _welcome(self, member: Member) -> None:
+        self._rebalance()
+
+    def _take_over(self, before: Member, member: Member) -> None:
+        """A static member has come back, under another id."""
+        raise NotImplementedError
 
     def leave(self, member_id: str) -> None:
         if self.members.pop(member_id, None):
@@ -220,13 +279,19 @@ class ClassicGroup(Group):
     def _generation_of(self, member: Member) -> int:
         return member.generation
 
-    def enter(self, client: Client) -> str:
-        self._numbers += 1
-        member = Member(self._numbers, client)
+    def _welcome(self, member: Member) -> None:
         member.joined = True
-        self.members[member.id] = member
         self._rebalance()
-        return member.id
+
+    def _take_over(self, before: Member, member: Member) -> None:
+        """It gets what it had, in the same generation, and nobody else hears of it, unless a rebalance is under way."""
+        given = {place for other in self.members.values() for place in (*other.given, *before.given)}
+        if self._preparing or given != set(self.places):
+            # A partition that was on its way comes to nobody without another rebalance.
+            self._welcome(member)
+            return
+        member.generation, member.given = self.generation, before.given
+        self._tell(member, member.given)
 
     def _rebalance(self) -> None:
         self.on_rebalance()
@@ -255,6 +320,7 @@ class ClassicGroup(Group):
                 for place, target in self.target.items()
                 if target == member.id and (place not in owners or owners[place] == [member.id])
             )
+            member.given = given
             self._tell(member, given)
 
     def _tell(self, member: Member, given: frozenset[Place]) -> None:
@@ -279,6 +345,14 @@ class ConsumerGroup(Group):
         self._retarget()
         self._reconcile_all()
 
+    def _refuses(self, before: Member) -> bool:
+        return not before.departed
+
+    def _take_over(self, before: Member, member: Member) -> None:
+        """What it had and is to have is its own still; the rest is free."""
+        member.owned = frozenset(place for place in before.owned if self.target.get(place) == member.id)
+        self._reconcile_all()
+
     def released(self, member_id: str, owned: frozenset[Place]) -> None:
         if member := self.members.get(member_id):
             member.owned = owned
@@ -292,7 +366,7 @@ class ConsumerGroup(Group):
     def _heartbeat(self, member_id: str) -> None:
         """The answer to one heartbeat of a member."""
         member = self.members.get(member_id)
-        if member is None or member.releasing:
+        if member is None or member.releasing or member.departed:
             return
         wanted = frozenset(place for place, target in self.target.items() if target == member_id)
         leaving = member.owned - wanted

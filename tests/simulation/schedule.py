@@ -48,6 +48,7 @@ class Schedule:
     poison: float = 0.05
     gaps: float = 0.05
     rows_max: int = 8
+    static: bool = False
     switches: Switches = Switches()
 
     def __str__(self) -> str:
@@ -55,7 +56,7 @@ class Schedule:
             f"seed {self.seed}: {self.protocol} protocol, {self.workers} workers, {self.partitions} partitions, "
             f"{self.records} records, lineage {self.lineage}, partitioned {self.partitioned}, "
             f"window {self.window_blocks} blocks {self.window_s} s, dedup {self.dedup} {self.rebuild} "
-            f"{self.dedup_window_s} s, one server {self.one_server}"
+            f"{self.dedup_window_s} s, one server {self.one_server}, static members {self.static}"
         )
         return "\n".join([shape, *(f"  fault {fault}" for fault in self.faults)])
 
@@ -93,6 +94,7 @@ def draw(seed: int) -> Schedule:
         poison=rng.choice((0.0, 0.05, 0.2)),
         gaps=rng.choice((0.0, 0.05, 0.3)),
         rows_max=rng.choice((3, 8, 20)),
+        static=rng.random() < 0.25,
     )
 
 
@@ -102,6 +104,7 @@ def _faults(rng: Random, workers: int, lineage: bool, window_blocks: int) -> lis
         _crashes,
         _stops,
         _rebalances,
+        _joins,
         _restarts,
         _commits,
         _inserts,
@@ -172,6 +175,12 @@ def _hangs(rng: Random, workers: int) -> list[Fault]:
 
 def _rebalances(rng: Random, workers: int) -> list[Fault]:
     return [Fault("time", at, "rebalance") for at in _times(rng, 5)]
+
+
+def _joins(rng: Random, workers: int) -> list[Fault]:
+    """Every start is a join; the answers of some are lost."""
+    crashes = [Fault("time", at, "crash", whom=rng.randrange(workers)) for at in _times(rng, 3)]
+    return [*crashes, *(Fault("join", rng.randint(1, 8), "reply_lost") for _ in range(rng.randint(1, 3)))]
 
 
 def _restarts(rng: Random, workers: int) -> list[Fault]:

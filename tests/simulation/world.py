@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from pipeline.errors import Exit
 from pipeline.letter import record_of
 from tests.simulation import contracts
@@ -15,12 +17,11 @@ from tests.simulation.checkers import Ledger, Produced
 from tests.simulation.clickhouse_model import Server, Table
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.kafka_clients import LETTERS, Machine
-from tests.simulation.kafka_model import Cluster, Place
+from tests.simulation.kafka_model import SESSION_S, Cluster, Place
 from tests.simulation.loop import Loop, Process
 from tests.simulation.schedule import CHAOS_S, Schedule
 from tests.simulation.worker import STALL_MS_MAX, SimWorker, assemble, config_of
 
-SESSION_S = 2.5
 MAX_POLL_S = 10.0
 """More than the membership sleeps in vain (`loop.IDLE_S_MAX`)."""
 CALM_S = 400.0
@@ -103,7 +104,10 @@ class World:
             process, self.cluster, self.faults, self.schedule.switches, trace=self.trace, on_letter=self._letter
         )
         random = Random(self.random.random())
-        parts = assemble(self.schedule, self.config, machine, self.server, slot.version, random)
+        config = self.config
+        if self.schedule.static:
+            config = replace(config, kafka=replace(config.kafka, instance_id=f"w{slot.number}"))
+        parts = assemble(self.schedule, config, machine, self.server, slot.version, random)
         worker = SimWorker(parts, self._left, self.ledger.find)
         worker.trace = self.trace
         process.on_death.append(lambda: self._died(slot, machine))
