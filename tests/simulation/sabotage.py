@@ -1,0 +1,104 @@
+"""What the fixes are worth to the simulation: takes one out at a time and looks for a seed that shows it.
+
+`python -m tests.simulation.sabotage [--seeds N] [NAME]`. A fix whose absence no seed shows any more has a schedule that has
+become too rare, or code around it that has made it needless. Some need thousands of seeds, so this is no test of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import secrets
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from pipeline.delivery import Delivery
+from pipeline.engine import Engine
+from pipeline.flow import Flow
+from pipeline.recovery import Recovery
+from tests.simulation.runner import explain_schedule, quiet, try_seed
+from tests.simulation.schedule import draw
+from tests.simulation.shrink import shrink
+
+
+class Sabotage(NamedTuple):
+    """`text` in the source of a method becomes `instead`."""
+
+    owner: type
+    method: str
+    text: str
+    instead: str
+
+
+FIXES = {
+    "what is behind an undeclared batch goes with it": Sabotage(
+        Engine, "_discard_undeclared", "if dropping:", "if batch.status is Status.SEALED:"
+    ),
+    "nothing is read while a partition is about to go": Sabotage(
+        Engine, "_discard_undeclared", "{} if self._revoking() else positions", "positions"
+    ),
+    "claims of what is not durable are void when a partition goes": Sabotage(
+        Engine, "revoked", "partition: held.durable", "partition: max(held.covered, held.durable)"
+    ),
+    "claims of a partition that goes before it is ready are good up to its committed offset": Sabotage(
+        Engine, "assigned", "-1 if assigned.offset is None else assigned.offset", "-1"
+    ),
+    "claims of what was recovered are good": Sabotage(
+        Recovery, "_prepare", "self._dedup.settle(partition, position)", "pass"
+    ),
+    "rows left out are left out again": Sabotage(Flow, "_discard", " and position >= left_out.stored.end", ""),
+    "rows left out have claims": Sabotage(Flow, "_take", "left_out is not None and self._dedup.enabled", "False"),
+    "stored rows of a declared batch have claims": Sabotage(
+        Recovery, "_finish", "self._claim(intent.spans, stored)", "pass"
+    ),
+    "a refused record that has left the topic has a letter": Sabotage(
+        Delivery, "_letters_of", "letters.append(", "raise RejectLimitExceeded("
+    ),
+}
+
+
+@contextmanager
+def taken_out(fix: Sabotage) -> Iterator[None]:
+    owner, method, text, instead = fix
+    before = getattr(owner, method)
+    source = textwrap.dedent(inspect.getsource(before))
+    assert text in source, f"{owner.__name__}.{method} has no {text!r}"
+    made: dict[str, Any] = {}
+    future = "from __future__ import annotations\n"
+    exec(future + source.replace(text, instead), vars(sys.modules[owner.__module__]), made)
+    setattr(owner, method, made[method])
+    try:
+        yield
+    finally:
+        setattr(owner, method, before)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.sabotage", description=__doc__)
+    parser.add_argument("name", nargs="?", default="", help="only fixes with these words in their name")
+    parser.add_argument("--seeds", type=int, default=5_000)
+    parser.add_argument("--first", type=int, default=None, help="the first seed; random without it")
+    options = parser.parse_args(arguments)
+    first = options.first if options.first is not None else secrets.randbits(31)
+    quiet()
+    unseen = 0
+    for name, fix in FIXES.items():
+        if options.name not in name:
+            continue
+        with taken_out(fix):
+            seed = next((seed for seed in range(first, first + options.seeds) if try_seed(seed)[0]), None)
+            if seed is None:
+                unseen += 1
+                print(f"{name}: nothing in {options.seeds} seeds from {first}", flush=True)
+                continue
+            print(f"{name}: seed {seed}, the {seed - first + 1}th", flush=True)
+            if options.name:
+                print(explain_schedule(shrink(draw(seed))))
+    return 1 if unseen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
