@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline import spans as span_reader
-from pipeline.batch import Counts, OpenBatch
+from pipeline.batch import Counts, OpenBatch, TableBlock
 from pipeline.bounds import Bounds
 from pipeline.clock import Clock
 from pipeline.commands import Prepare
@@ -156,7 +156,7 @@ class Recovery:
             if (
                 not sealed.blocks
                 or not self._has_lineage(intent.spans)
-                or self._all_stored(intent.spans, sealed.counts, refused)
+                or self._missing(intent.spans, sealed.blocks) <= refused
             ):
                 _log_finished(intent, sealed.counts, refused)
                 return inserted
@@ -259,10 +259,20 @@ class Recovery:
         for records, first, cut in span_reader.read(self._open_source, mine, self._heartbeat):
             self.claim(records, first, cut, stored[records.partition])
 
-    def _all_stored(self, spans: Sequence[Span], counts: Counts, refused: int) -> bool:
-        """Whether the rows just inserted can be seen: as many offsets as were there before and came in."""
-        ranges = self._stored(spans)
-        return sum(found.length for found in ranges.values()) >= counts.stored + counts.rows - refused
+    def _missing(self, spans: Sequence[Span], blocks: Sequence[TableBlock]) -> int:
+        """How many rows of acknowledged blocks are not in their tables: their token stood for other rows.
+
+        Only the rows themselves tell. As many may be stored of records that have left the topic, or from another worker.
+        """
+        missing = 0
+        for block in blocks:
+            stored = {partition: Ranges(found) for partition, found in self._sink.stored(block.table, spans).items()}
+            topics, *places = block.block.lineage()
+            missing += sum(
+                offset not in stored.get(Partition(topics[topic], number), _NONE)
+                for topic, number, offset in zip(*places, strict=True)
+            )
+        return missing
 
     def _stored_beyond(self, positions: Mapping[Partition, int]) -> dict[Partition, LeftOut]:
         """Rows beyond the position that are stored: after offsets were set back, they must not be written again."""

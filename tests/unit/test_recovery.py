@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from typing import Any, cast
 
+from pipeline.batch import TableBlock
 from pipeline.clock import ManualClock
 from pipeline.commands import Assigned, Prepare
 from pipeline.config.schema import Dedup as DedupConfig
@@ -87,3 +88,23 @@ def test_claims_of_what_was_recovered_outlive_a_partition_that_went_before_it_wa
     dedup.freeze(B, 3)
     assert not claimed(dedup, A, 7, id_of=(B, 5))
     assert claimed(dedup, A, 8, id_of=(B, 6))
+
+
+class Stored:
+    """A sink that has the rows of three records."""
+
+    def stored(self, table: str, spans: Any) -> dict[Partition, list[tuple[int, int]]]:
+        return {A: [(10, 11)], B: [(4, 6)]}
+
+
+class Rows:
+    def lineage(self) -> Any:
+        return ["t"], [0, 0, 0], [0, 0, 1], [10, 11, 5]
+
+
+def test_a_row_is_missing_though_as_many_others_are_stored() -> None:
+    """The batch was written under another contract, and the record of B at 4 has left the topic since."""
+    nothing = cast("Any", None)
+    recovery = Recovery({}, nothing, nothing, cast("Any", Stored()), nothing, None, nothing, nothing, nothing, nothing)
+    block = TableBlock("t", "x", (), cast("Any", Rows()))
+    assert recovery._missing((Span(A, 10, 12), Span(B, 4, 6)), [block]) == 1
