@@ -53,6 +53,8 @@ class Process:
         self.name = name
         self.alive = True
         self.paused = False
+        self.version = 0
+        """Of the contract it runs with."""
         self.fuse = -1
         """Kills the process at its n-th call to the outside from now on; negative: never."""
         self.tasks: list[Task] = []

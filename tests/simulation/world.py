@@ -72,7 +72,7 @@ class World:
             window_s=schedule.window_s,
             refuses=lambda row: 469 if row["n"] in contracts.REFUSED else 0,
         )
-        self.ledger = Ledger(schedule.dedup_window_s * 1000, schedule.dedup, self.loop.end)
+        self.ledger = Ledger(schedule.dedup_window_s * 1000, schedule.dedup, self.loop)
         # Without this the check of commits would find the switch before anything is lost.
         self.ledger.look_at_commits = schedule.switches.commit_after_insert
         self.server.on_rows = self.ledger.rows_came
@@ -100,6 +100,7 @@ class World:
             return
         slot.incarnation += 1
         process = Process(self.loop, f"w{slot.number}.{slot.incarnation}")
+        process.version = slot.version
         machine = Machine(
             process, self.cluster, self.faults, self.schedule.switches, trace=self.trace, on_letter=self._letter
         )
