@@ -269,7 +269,8 @@ class Sink:
                 raise _view_refuses(write.table, facts, error)
             return rows
         left = self._not_stored(write.table, spans, rows, origins)
-        if facts.views and len(left) < len(rows):
+        # A row that the table itself refuses is never in it.
+        if facts.views and len(left) < len(rows) and (error.in_view or not left):
             raise _view_refuses(write.table, facts, error)
         return left
 

@@ -31,6 +31,7 @@ class Produced:
     expired: bool = False
     """Retention took it; a worker must not pass over it by itself."""
     rows: int = 0
+    view_rows: int = 0
     letters: int = 0
     lettered_by: list[Any] = field(default_factory=list)
     row_s: float = 0.0
@@ -90,6 +91,19 @@ class Ledger:
             record.row_s = self._loop.now_s
             if self._dedup and record.rows == 1:
                 self._look_for_copies(record)
+
+    def view_rows_came(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        for row in rows:
+            record = self.by_serial[row["serial"]]
+            record.view_rows += 1
+            if record.view_rows > 1:
+                self.find(f"doubled in the view: {record.name} has {record.view_rows} rows there")
+
+    def truncated(self) -> None:
+        """An operator has emptied the table: what was in it is gone, and nobody's fault."""
+        for record in self.by_serial.values():
+            record.removed = record.removed or record.rows > 0
+            record.rows = 0
 
     def _look_for_copies(self, record: Produced) -> None:
         for other in self.by_id[record.id]:
@@ -161,8 +175,12 @@ class Ledger:
 
     # At the end
 
-    def close(self) -> None:
+    def close(self, *, view: bool) -> None:
         """Every record that is still in the log ended as exactly one of the things it may end as."""
+        if view:
+            for record in self.by_serial.values():
+                if record.rows and not record.view_rows and not record.removed:
+                    self.find(f"lost in the view: {record.name}")
         for record in self.by_serial.values():
             if record.rows or record.letters or record.tombstone or record.removed:
                 continue

@@ -23,6 +23,7 @@ INSERT_TIMEOUT_S = 3.0
 NETWORK_ERROR = 210
 SAME_QUERY = 216
 UNKNOWN_TABLE = 60
+OUT_OF_MEMORY = 241
 _ARRAYS = {"UInt64": "Q", "Int64": "q", "Int32": "i", "UInt8": "B", "DateTime64(3)": "q"}
 _FROM = re.compile(r"FROM `(\w+)`")
 _SPANS = re.compile(r"_topic = '([^']*)'|_partition = (\d+) AND _offset >= (\d+) AND _offset < (\d+)")
@@ -45,12 +46,15 @@ class Table:
         window_blocks: int = 100,
         window_s: int | None = None,
         refuses: Callable[[Row], int] = lambda row: 0,
+        view: Table | None = None,
     ) -> None:
         self.columns = dict(columns)
         self.partition_by = partition_by
         self.window_blocks = window_blocks
         self.window_s = window_s
         self.refuses = refuses
+        self.view = view
+        """What a materialized view makes of each block, under a window of its own."""
         self.rows: list[Row] = []
         self._tokens: OrderedDict[tuple[Any, str], float] = OrderedDict()
         self._places: dict[tuple[str, int], dict[int, Row]] = {}
@@ -100,7 +104,7 @@ class Table:
         self._seen(("", token), now_s)
 
     def truncate(self) -> None:
-        """Removes the rows, and the tokens with them."""
+        """Removes the rows, and the tokens with them; not those of a view."""
         self.rows.clear()
         self._tokens.clear()
         self._places.clear()
@@ -188,19 +192,36 @@ class Server:
         self.one_server = True
         """False: behind the URL are several replicas, which do not know each other's query ids."""
         self.on_rows: Callable[[str, Sequence[Row], Any], None] = lambda table, rows, source: None
+        self.on_view_rows: Callable[[Sequence[Row]], None] = lambda rows: None
         self.tokens_count = True
         """False: the test-only switch that takes tokens away."""
 
-    def apply(self, table: str, body: bytes, token: str, source: Any, parts_max: int | None = None) -> int:
+    def apply(
+        self,
+        table: str,
+        body: bytes,
+        token: str,
+        source: Any,
+        parts_max: int | None = None,
+        *,
+        view_fails: bool = False,
+    ) -> int:
         """Carries out an insert; 0 or the code of the error."""
         if table not in self.tables:
             return UNKNOWN_TABLE
         used = token if self.tokens_count else f"{token}-{self.loop.steps}"
+        rows, now_s = read_native(body), self.loop.now_s
+        view = self.tables[table].view
         try:
-            new = self.tables[table].insert(read_native(body), used, self.loop.now_s, parts_max=parts_max)
+            new = self.tables[table].insert(rows, used, now_s, parts_max=parts_max)
         except ValueError as error:
             return int(error.args[0])
         self.on_rows(table, new, source)
+        if view is not None and parts_max is None:
+            if view_fails:
+                return OUT_OF_MEMORY
+            # The view gets the block also when the table has it already.
+            self.on_view_rows(view.insert(rows, used, now_s))
         return 0
 
     def answer(self, sql: str) -> list[tuple[Any, ...]]:
@@ -310,7 +331,8 @@ class SimClickHouse:
 
         def arrive() -> None:
             server.running[token] -= 1
-            answer.append(server.apply(encoded.table, encoded.body, token, getattr(encoded, "source", None), parts_max))
+            source, view_fails = getattr(encoded, "source", None), fault.what == "view_fails"
+            answer.append(server.apply(encoded.table, encoded.body, token, source, parts_max, view_fails=view_fails))
             self._trace("clickhouse", f"insert {token[:6]} of {self._process.name}", answer[0] or "applied", fault.what)
 
         server.loop.call_later(arrives_s, arrive)
@@ -347,7 +369,8 @@ class SimClickHouse:
             raise error(UNKNOWN_TABLE)
         replicated = one.window_s is not None
         engine = "ReplicatedMergeTree" if replicated else "MergeTree"
-        return TableFacts(engine, replicated, one.window_blocks, one.window_s, one.partition_by, "", (), one.lineage)
+        views = ("default.view",) if one.view is not None else ()
+        return TableFacts(engine, replicated, one.window_blocks, one.window_s, one.partition_by, "", views, one.lineage)
 
     def _meet_outage(self) -> None:
         loop = self._server.loop

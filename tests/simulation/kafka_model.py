@@ -349,8 +349,7 @@ class ConsumerGroup(Group):
         return not before.departed
 
     def _take_over(self, before: Member, member: Member) -> None:
-        """What it had and is to have is its own still; the rest is free."""
-        member.owned = frozenset(place for place in before.owned if self.target.get(place) == member.id)
+        member.owned = before.owned
         self._reconcile_all()
 
     def released(self, member_id: str, owned: frozenset[Place]) -> None:
@@ -369,6 +368,10 @@ class ConsumerGroup(Group):
         if member is None or member.releasing or member.departed:
             return
         wanted = frozenset(place for place, target in self.target.items() if target == member_id)
+        if member.generation < 0 and not member.owned <= wanted:
+            # It comes back, and has nothing yet of what is held for it.
+            member.owned &= wanted
+            self._reconcile_all()
         leaving = member.owned - wanted
         if leaving:
             member.releasing = leaving

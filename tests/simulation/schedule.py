@@ -49,6 +49,7 @@ class Schedule:
     gaps: float = 0.05
     rows_max: int = 8
     static: bool = False
+    view: bool = False
     switches: Switches = Switches()
 
     def __str__(self) -> str:
@@ -56,7 +57,7 @@ class Schedule:
             f"seed {self.seed}: {self.protocol} protocol, {self.workers} workers, {self.partitions} partitions, "
             f"{self.records} records, lineage {self.lineage}, partitioned {self.partitioned}, "
             f"window {self.window_blocks} blocks {self.window_s} s, dedup {self.dedup} {self.rebuild} "
-            f"{self.dedup_window_s} s, one server {self.one_server}, static members {self.static}"
+            f"{self.dedup_window_s} s, one server {self.one_server}, static members {self.static}, view {self.view}"
         )
         return "\n".join([shape, *(f"  fault {fault}" for fault in self.faults)])
 
@@ -66,13 +67,18 @@ def draw(seed: int) -> Schedule:
     rng = Random(seed)
     lineage = rng.random() < 0.8
     workers = rng.choice((1, 2, 2, 3, 3))
-    dedup = rng.random() < 0.8
+    view = rng.random() < 0.1
+    # A row that is a copy for one worker and not for another may be in the table and not in the view.
+    dedup = rng.random() < 0.8 and not view
     window_blocks, window_s = 200, None
-    if lineage and rng.random() < 0.25:
+    if view:
+        # Rows that are looked up because their token may be forgotten are not sent to the view again.
+        window_blocks = 100_000
+    elif lineage and rng.random() < 0.25:
         window_blocks = rng.choice((40, 80))
     elif rng.random() < 0.2:
         window_s = 3_600
-    faults = tuple(_faults(rng, workers, lineage, window_blocks))
+    faults = tuple(_faults(rng, workers, lineage, window_blocks, view))
     # A run of records across a jump of more than the window has two times, and the window goes by one.
     jumps = any(fault.what == "clock jump" and fault.seconds > 30 for fault in faults)
     return Schedule(
@@ -83,7 +89,7 @@ def draw(seed: int) -> Schedule:
         records=rng.choice((10, 20, 30, 45)),
         faults=faults,
         lineage=lineage,
-        partitioned=rng.random() < 0.3 and (lineage or not dedup),
+        partitioned=rng.random() < 0.3 and (lineage or not dedup) and not view,
         window_blocks=window_blocks,
         window_s=window_s,
         one_server=rng.random() < 0.6,
@@ -95,10 +101,11 @@ def draw(seed: int) -> Schedule:
         gaps=rng.choice((0.0, 0.05, 0.3)),
         rows_max=rng.choice((3, 8, 20)),
         static=rng.random() < 0.25,
+        view=view,
     )
 
 
-def _faults(rng: Random, workers: int, lineage: bool, window_blocks: int) -> list[Fault]:
+def _faults(rng: Random, workers: int, lineage: bool, window_blocks: int, view: bool) -> list[Fault]:
     """A few kinds of fault, some of each: runs with everything at once reach less."""
     kinds = [
         _crashes,
@@ -117,12 +124,14 @@ def _faults(rng: Random, workers: int, lineage: bool, window_blocks: int) -> lis
     found: list[Fault] = []
     for kind in rng.sample(kinds, rng.randint(1, 5)):
         found += kind(rng, workers)
+    if view:
+        found += [Fault("insert", rng.randint(1, 15), "view_fails") for _ in range(rng.randint(1, 5))]
     if rng.random() < 0.06 and lineage and window_blocks > 100:
         found.append(Fault("time", rng.uniform(1, CHAOS_S - 4), "retention", code=rng.randrange(1_000)))
-    return _within_the_promise(rng, found, lineage, window_blocks)
+    return _within_the_promise(rng, found, lineage, window_blocks, view)
 
 
-def _within_the_promise(rng: Random, found: list[Fault], lineage: bool, window_blocks: int) -> list[Fault]:
+def _within_the_promise(rng: Random, found: list[Fault], lineage: bool, window_blocks: int, view: bool) -> list[Fault]:
     """Leaves out what together with something else is beyond what is promised."""
     kinds = {fault.what for fault in found}
     left_out: set[str] = set()
@@ -138,6 +147,9 @@ def _within_the_promise(rng: Random, found: list[Fault], lineage: bool, window_b
     if "retention" in kinds:
         # The operator who empties the metadata must know that nothing is under way.
         left_out |= {"late", *ZOMBIES, "contract changed"}
+    if view:
+        # The view gets what the table has taken under another contract, or has lost.
+        left_out |= {"contract changed", "table emptied", "compaction"}
     found = [fault for fault in found if fault.what not in left_out]
     return sorted(found, key=lambda fault: (fault.on, fault.at, fault.what))
 
@@ -230,7 +242,7 @@ def _outages(rng: Random, workers: int) -> list[Fault]:
 def _world(rng: Random, workers: int) -> list[Fault]:
     found = []
     for at in _times(rng, 3):
-        what = rng.choice(("clock jump", "compaction", "compaction"))
+        what = rng.choice(("clock jump", "compaction", "compaction", "table emptied"))
         seconds = rng.choice((-3_600.0, -5.0, 5.0, 600.0)) if what == "clock jump" else 0.0
         found.append(Fault("time", at, what, seconds=seconds, code=rng.randrange(1_000)))
     return found

@@ -65,17 +65,20 @@ class World:
         self.server = Server(self.loop)
         self.server.one_server = schedule.one_server
         self.server.tokens_count = schedule.switches.tokens
+        columns = contracts.columns(schedule.lineage)
         self.server.tables[contracts.TABLE] = Table(
-            contracts.columns(schedule.lineage),
+            columns,
             partition_by="shard" if schedule.partitioned else "",
             window_blocks=schedule.window_blocks,
             window_s=schedule.window_s,
             refuses=lambda row: 469 if row["n"] in contracts.REFUSED else 0,
+            view=Table(columns, window_blocks=schedule.window_blocks) if schedule.view else None,
         )
         self.ledger = Ledger(schedule.dedup_window_s * 1000, schedule.dedup, self.loop)
         # Without this the check of commits would find the switch before anything is lost.
         self.ledger.look_at_commits = schedule.switches.commit_after_insert
         self.server.on_rows = self.ledger.rows_came
+        self.server.on_view_rows = self.ledger.view_rows_came
         self.cluster.group.on_stored = self.ledger.offsets_stored
         self.config = config_of(schedule)
         self.slots = [Slot(number) for number in range(schedule.workers)]
@@ -284,6 +287,11 @@ class World:
         record.removed = record.removed or removed
         return removed
 
+    def _table_emptied(self, fault: Fault, slot: Slot) -> None:
+        """TRUNCATE TABLE, while everybody goes on."""
+        self.server.tables[contracts.TABLE].truncate()
+        self.ledger.truncated()
+
     def _retention(self, fault: Fault, slot: Slot) -> bool | None:
         """Takes records that are not committed yet. The operator comes some time later."""
         places = sorted(self.ledger.by_place)
@@ -360,7 +368,7 @@ class World:
         if not failed:
             # What is still on its way arrives.
             self.loop.run(self.loop.now_s + 200.0)
-            self.ledger.close()
+            self.ledger.close(view=self.schedule.view)
         findings = list(self.ledger.findings)
         return Result(findings, self.loop.steps, self.faults.injected, self.ledger.passed, self.lines)
 

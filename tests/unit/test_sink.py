@@ -62,6 +62,7 @@ class FakeClickHouse:
         self.rows: list[Row] = []
         self.tokens: set[tuple[str, int]] = set()
         self.refused = refused or set()
+        self.view_refuses = True
         self.facts = facts
         self.faults: list[str] = []
         self.late: list[tuple[list[Row], str]] = []
@@ -97,7 +98,7 @@ class FakeClickHouse:
             if (token, part) not in self.tokens:
                 self.tokens.add((token, part))
                 self.rows += mine
-        if self.facts.views:
+        if self.facts.views and self.view_refuses:
             raise failure(153, in_view=True)
 
     def part_of(self, row: Row) -> int:
@@ -315,10 +316,13 @@ def test_rows_stored_by_a_refused_insert_are_not_inserted_again() -> None:
     assert sorted(row.offset for row in clickhouse.rows) == [offset for offset in range(30) if offset != 4]
 
 
-def test_rows_that_another_worker_stored_are_not_inserted_again_beside_a_refused_one() -> None:
-    """It recovered the batch without the refused row, so the whole block was taken, under the token of this one."""
+@pytest.mark.parametrize("views", [(), ("default.per_hour",)])
+def test_rows_that_another_worker_stored_are_not_inserted_again_beside_a_refused_one(views: tuple[str, ...]) -> None:
+    """It recovered the batch without the refused row, so the whole block was taken, under the token of this one. The row is
+    refused by the table, and not by a view behind it (found by the simulation: the worker stopped)."""
     spans = (span(0, 30),)
-    clickhouse = FakeClickHouse({(Partition("t", 0), 4)})
+    clickhouse = FakeClickHouse({(Partition("t", 0), 4)}, PLAIN._replace(views=views))
+    clickhouse.view_refuses = False
     others = [row for row in rows_of(*spans) if row.offset != 4]
     sink_of(clickhouse).insert(write_of(others, spans))
     refused = sink_of(clickhouse).insert(write_of(rows_of(*spans), spans))
