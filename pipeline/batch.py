@@ -50,7 +50,8 @@ class Counts:
         self.filtered += other.filtered
         self.stored += other.stored
         self.lettered += other.lettered
-        self.rejects.update(other.rejects)
+        if other.rejects:
+            self.rejects.update(other.rejects)
 
 
 class Taken(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from random import Random
@@ -33,7 +34,7 @@ from tests.simulation.kafka_clients import (
     SimProducer,
     SimSource,
 )
-from tests.simulation.loop import SimQueue, SimThreads
+from tests.simulation.loop import SimQueue, SimThreads, Task
 from tests.simulation.schedule import Schedule
 
 TICK_S = 0.5
@@ -183,12 +184,14 @@ class _EventLoop:
     def __init__(self, worker: SimWorker) -> None:
         self._worker = worker
         self._inserting = 0
+        self._queued: deque[Task] = deque()
 
     def run_in_executor(self, pool: Any, call: Callable[..., Any], *args: Any) -> _Answer:
         loop = self._worker.process.loop
         limited = pool is not None
         while limited and self._inserting >= INSERT_THREADS:
-            loop.sleep(0.02)
+            self._queued.append(loop.current())
+            loop.park(60.0)
         self._inserting += limited
         try:
             return _Answer(call(*args), None)
@@ -196,6 +199,8 @@ class _EventLoop:
             return _Answer(None, error)
         finally:
             self._inserting -= limited
+            while limited and self._queued:
+                loop.wake(self._queued.popleft())
 
     def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
         def wait() -> None:
