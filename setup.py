@@ -42,7 +42,7 @@ extensions = [
         f"_native.{path.stem}",
         [str(path)],
         include_dirs=["_native"],
-        depends=["_native/simd.h"],
+        depends=["_native/simd.h", "_native/pack.h"],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )

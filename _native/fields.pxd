@@ -6,6 +6,9 @@ from _native.json_scan cimport QUOTE, same_bytes, skip_space
 from _native.recipe cimport Field, Object
 
 cdef const uint8_t *search_field(const Object *object, size_t next, const uint8_t *at, size_t *index) noexcept nogil
+cdef const uint8_t *search_packed(
+    const Object *object, size_t next, const uint8_t *at, const uint8_t *end, size_t *index
+) noexcept nogil
 
 
 cdef inline const uint8_t *find_field(
@@ -24,3 +27,16 @@ cdef inline const uint8_t *find_field(
             index[0] = next
             return skip_space(at + 3 + field.name_nbytes)
     return search_field(object, next, at + 1, index)
+
+
+cdef inline const uint8_t *find_packed(
+    const Object *object, size_t next, const uint8_t *at, const uint8_t *end, size_t *index
+) noexcept nogil:
+    """The same of a MessagePack record that ends at `end`. A key that msgspec looks up need not be UTF-8."""
+    cdef const Field *field
+    if next < object.count:
+        field = &object.fields[next]
+        if same_bytes(at, field.packed, field.packed_nbytes):
+            index[0] = next
+            return at + field.packed_nbytes
+    return search_packed(object, next, at, end, index)

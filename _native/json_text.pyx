@@ -6,7 +6,6 @@ bits, and floats of at most 15 digits in plain notation, which a double tells ap
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from _native.buffer cimport buffer_bytes
 from _native.fields cimport find_field
 from _native.json_number cimport POINT, Numeral, read_number
 from _native.json_scan cimport (
@@ -23,10 +22,6 @@ cdef enum:
     FEW_ZEROS = 4
 
 cdef uint64_t FLOAT_DIGITS_END = 1_000_000_000_000_000
-
-
-cdef inline int write(Work *work, const void *text, size_t nbytes) except -1 nogil:
-    return buffer_bytes(&work.json, text, nbytes)
 
 
 cdef const uint8_t *write_value(Work *work, const Value *value, const uint8_t *at, int depth) except? NULL nogil:

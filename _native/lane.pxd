@@ -9,6 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from _native.buffer cimport Buffer
 from _native.claims cimport ClaimTable
+from _native.json_scan cimport Text
 from _native.lineage cimport Origins
 from _native.node cimport Node
 from _native.recipe cimport Object
@@ -36,7 +37,7 @@ cdef struct Ahead:          # what was found where the event id of a record may 
 
 cdef struct Route:          # one row type during a call
     size_t number           # index of its recipe
-    const Object *object
+    const Object *object    # NULL when no record of the type can be taken
     const uint8_t *tag      # borrowed
     size_t tag_nbytes
     Node *nodes             # the columns of the builder's block in the making
@@ -51,6 +52,13 @@ cdef struct Route:          # one row type during a call
     size_t key_hint         # bytes before the key's text in the last record that had one
 
 
+# What depends on the format of the records: take_record and find_tag, or their twins for MessagePack.
+ctypedef bint (*Take)(Work *work, const Object *object, Node *nodes, size_t nbytes) except? False nogil
+ctypedef bint (*FindTag)(
+    Work *work, size_t nbytes, const uint8_t *name, size_t name_nbytes, Text *tag
+) noexcept nogil
+
+
 cdef class RecordLane:
     cdef list recipes
     cdef Route *routes      # owned, one a recipe
@@ -58,6 +66,9 @@ cdef class RecordLane:
     cdef bytes tag_text     # keeps `tag_name`
     cdef const uint8_t *tag_name    # the union's tag field, followed by zeros; NULL outside a union
     cdef size_t tag_nbytes
+    cdef bint packed        # records are MessagePack
+    cdef Take take_record
+    cdef FindTag find_tag
     cdef Work work          # owned
     cdef Buffer payloads    # owned: a Payload for each record
     cdef Buffer explicit    # owned: a Payload for each explicit key
@@ -83,7 +94,7 @@ cdef class RecordLane:
     cdef int collect(self, object values, size_t first, object keys) except -1
     cdef size_t go(self, size_t index) except? 0 nogil
     cdef bint take_one(self, size_t index) except? False nogil
-    cdef Route *route_of(self) noexcept nogil
+    cdef Route *route_of(self, size_t nbytes) noexcept nogil
     cdef int keep(self, Route *route, size_t index) except -1 nogil
     cdef bint event_id(self, Route *route, size_t index, Id *id) except? False nogil
     cdef void look_ahead(self, size_t index) noexcept nogil

@@ -12,11 +12,12 @@ from _native.block cimport BlockBuilder
 from _native.buffer cimport buffer_bytes, buffer_free, buffer_reserve, buffer_string
 from _native.claims cimport ClaimTable
 from _native.json_scan cimport (
-    COLON, COMMA, OPEN_OBJECT, QUOTE, Plain, Text, read_string, read_uuid, same_bytes, skip_space,
+    COLON, COMMA, OPEN_OBJECT, QUOTE, Text, read_string, read_uuid, same_bytes, skip_space,
     skip_value,
 )
 from _native.lineage cimport origins_put, origins_restore
 from _native.node cimport KIND_NULLABLE, Node, node_mark, node_restore
+from _native.pack_take cimport find_packed_tag, take_packed
 from _native.reader cimport Message, Run
 from _native.recipe cimport Recipe
 from _native.siphash cimport Id, domain_mask, masked, sip128
@@ -24,7 +25,7 @@ from _native.table cimport (
     DUPLICATE, table_claim, table_hash, table_prefetch_bucket, table_prefetch_entry,
 )
 from _native.take cimport take_record
-from _native.work cimport work_begin, work_free
+from _native.work cimport Work, work_begin, work_free
 
 cdef extern from *:
     """
@@ -54,6 +55,9 @@ cdef class RecordLane:
         self.routes = <Route *>calloc(self.route_count or 1, sizeof(Route))
         if self.routes == NULL:
             raise MemoryError(f"no memory for {self.route_count} row types")
+        self.packed = self.route_count > 0 and (<Recipe>recipes[0]).packed
+        self.take_record = take_packed if self.packed else take_record
+        self.find_tag = find_packed_tag if self.packed else find_tag
         if tag_field:
             self.tag_text = tag_field.encode() + b'":' + bytes(16)
             self.tag_name = <const uint8_t *><const char *>self.tag_text
@@ -63,7 +67,7 @@ cdef class RecordLane:
             if len(recipe.builder.plan.key_indexes) > KEY_COLUMNS_MAX:
                 raise ValueError(f"a deduplication key has at most {KEY_COLUMNS_MAX} columns")
             self.routes[index].number = index
-            self.routes[index].object = &recipe.object
+            self.routes[index].object = &recipe.object if recipe.usable else NULL
             self.routes[index].tag = <const uint8_t *><const char *>recipe.tag
             self.routes[index].tag_nbytes = recipe.tag_nbytes
 
@@ -192,13 +196,13 @@ cdef class RecordLane:
         if payload.data == NULL or payload.nbytes > self.nbytes_max:
             return False
         work_begin(&self.work, payload.data, payload.nbytes)
-        route = self.route_of()
+        route = self.route_of(payload.nbytes)
         if route == NULL:
             return False
         for column in range(route.columns):
             node_mark(&route.nodes[column])
         try:
-            sure = take_record(&self.work, route.object, route.nodes, payload.nbytes) and self.keep(route, index)
+            sure = self.take_record(&self.work, route.object, route.nodes, payload.nbytes) and self.keep(route, index)
         finally:
             if not sure or self.status[index] == ROW_DUPLICATE:
                 for column in range(route.columns):
@@ -206,19 +210,19 @@ cdef class RecordLane:
                 origins_restore(route.origins, route.rows[0])
         return sure
 
-    cdef Route *route_of(self) noexcept nogil:
+    cdef Route *route_of(self, size_t nbytes) noexcept nogil:
         """The row type that the record's tag names; NULL when that is not sure."""
         cdef Text text
         cdef size_t index
         if self.tag_name == NULL:
             return &self.routes[0]
-        if not find_tag(self.work.record.data, self.tag_name, self.tag_nbytes, &text, &self.work.plain):
+        if not self.find_tag(&self.work, nbytes, self.tag_name, self.tag_nbytes, &text):
             return NULL
         for index in range(self.route_count):
             if self.routes[index].tag_nbytes == text.length and same_bytes(
                 text.data, self.routes[index].tag, text.length
             ):
-                return &self.routes[index]
+                return &self.routes[index] if self.routes[index].object != NULL else NULL
         return NULL
 
     cdef int keep(self, Route *route, size_t index) except -1 nogil:
@@ -301,7 +305,9 @@ cdef class RecordLane:
             if not route.key_hint or payload.nbytes < route.key_hint + UUID_NBYTES + 1 or not route.key_is_uuid:
                 continue
             text = payload.data + route.key_hint
-            if (text - 1)[0] == QUOTE and text[UUID_NBYTES] == QUOTE and read_uuid(text, ahead.halves):
+            if not self.packed and ((text - 1)[0] != QUOTE or text[UUID_NBYTES] != QUOTE):
+                continue
+            if read_uuid(text, ahead.halves):
                 id.low, id.high = ahead.halves[0], ahead.halves[1]
                 ahead.hash = table_hash(self.table, masked(id, route.mask))
                 ahead.key_at = route.key_hint
@@ -320,26 +326,26 @@ cdef int collect_bytes(object values, size_t first, size_t count, Payload *paylo
     return 0
 
 
-cdef bint find_tag(const uint8_t *at, const uint8_t *name, size_t nbytes, Text *tag, Plain *plain) noexcept nogil:
-    """The text of the field `name` in the record at `at`; false when there is none or it is not sure.
+cdef bint find_tag(Work *work, size_t nbytes, const uint8_t *name, size_t name_nbytes, Text *tag) noexcept nogil:
+    """The text of the field `name` of the record in `work`; false when there is none or it is not sure.
 
     Whether there is a second one is for the reading of the record to see.
     """
     cdef Text key
-    at = skip_space(at)
+    cdef const uint8_t *at = skip_space(work.record.data)
     if at[0] != OPEN_OBJECT:
         return False
     at = skip_space(at + 1)
     while at[0] == QUOTE:
-        at = read_string(at + 1, &key, plain)
+        at = read_string(at + 1, &key, &work.plain)
         if at == NULL:
             return False
         at = skip_space(at)
         if at[0] != COLON:
             return False
         at = skip_space(at + 1)
-        if key.length == nbytes and same_bytes(key.data, name, nbytes):
-            return at[0] == QUOTE and read_string(at + 1, tag, plain) != NULL
+        if key.length == name_nbytes and same_bytes(key.data, name, name_nbytes):
+            return at[0] == QUOTE and read_string(at + 1, tag, &work.plain) != NULL
         at = skip_value(at, 1)
         if at == NULL:
             return False

@@ -4,8 +4,8 @@ the GIL.
     Recipe (one row type) --> Object --> Field --> Value --> Value (elements, map values) or Object (nested Struct)
                                                      `----> Choice
 
-A Value knows one action for each kind of JSON value; NOT_SURE leaves the record to msgspec. Actions are chosen by what
-the contract accepts and by the column together, so that the hot path asks for neither.
+A Value knows one action for each kind of JSON or MessagePack value; NOT_SURE leaves the record to msgspec. Actions are
+chosen by what the contract accepts and by the column together, so that the hot path asks for neither.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -30,7 +30,7 @@ cdef enum Action:
     STORE_FIXED
     STORE_UUID
     STORE_TIME              # ISO 8601 text as the column reads it
-    STORE_MOMENT            # RFC 3339 text as msgspec reads a datetime
+    STORE_MOMENT            # RFC 3339 text as msgspec reads a datetime, or MessagePack's timestamp
     STORE_DAY               # RFC 3339 text as msgspec reads a date
     STORE_IPV4
     STORE_IPV6
@@ -67,13 +67,15 @@ cdef struct Choice:
 
 
 cdef struct Value:
-    uint8_t on_null         # an Action for each kind of JSON value
+    uint8_t on_null         # an Action for each kind of value
     uint8_t on_bool
     uint8_t on_int
     uint8_t on_float        # numbers with a point or an exponent
     uint8_t on_text
     uint8_t on_array
     uint8_t on_object
+    uint8_t on_bytes        # MessagePack alone has these two
+    uint8_t on_extension
     bint nullable           # the column is Nullable; what is stored goes into its child
     int64_t low             # bounds of STORE_INT
     int64_t high
@@ -86,6 +88,8 @@ cdef struct Value:
 cdef struct Field:
     const uint8_t *name     # borrowed: the name, `":`, zeros up to a whole 16 bytes
     uint32_t name_nbytes    # of the name alone
+    const uint8_t *packed   # borrowed: the key as MessagePack's shortest text, zeros up to a whole 16 bytes
+    uint32_t packed_nbytes
     int32_t column          # index among the filled columns; -1 for none
     uint8_t on_missing      # a Missing
     bint is_key             # the column is a part of the event id
@@ -106,6 +110,7 @@ cdef class Recipe:
     cdef bytes tag              # in UTF-8, followed by zeros up to a whole 16 bytes
     cdef size_t tag_nbytes
     cdef readonly object row_type
+    cdef bint packed                # records are MessagePack
     cdef readonly list problems     # what is left to msgspec, and why
     cdef readonly bint usable       # some record can be taken
     cdef list owned                 # the texts that names, choices and defaults borrow
@@ -117,6 +122,7 @@ cdef class Recipe:
     cdef int build_nested_missing(self, Field *field, object plan) except -1
     cdef int build_value(self, Value *value, object takes, object spec, object column, bint is_key, str path) except -1
     cdef int build_unstored(self, Value *value, object takes, str path) except -1
+    cdef int build_packed(self, Value *value, object takes, object spec) except -1
     cdef int build_choices(self, Value *value, object takes, object spec, object column) except -1
     cdef int build_compound(self, Value *value, object takes, object spec, object column, str path) except -1
     cdef int build_json_of(self, Value *value, object takes, str path) except -1

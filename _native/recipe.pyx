@@ -10,7 +10,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
 
-from msgspec import UNSET
+from msgspec import UNSET, msgpack
 
 from _native.block cimport BlockBuilder
 from _native.decimals cimport DIGITS_MAX
@@ -47,6 +47,7 @@ cdef class Recipe:
         self.row_type = row_type
         self.tag = plan.tag.encode() + bytes(16)
         self.tag_nbytes = len(self.tag) - 16
+        self.packed = plan.packed
         self.problems = []
         self.owned = []
         self.key_columns = set(builder.plan.key_indexes)
@@ -89,6 +90,9 @@ cdef class Recipe:
             self.usable = False
         field.name_nbytes = len(name)
         field.name = self.keep(name + b'":' + bytes(16))
+        packed = msgpack.encode(plan.name)
+        field.packed = self.keep(packed + bytes(16))
+        field.packed_nbytes = len(packed)
         field.column = -1
         spec = column = None
         if nested:
@@ -103,7 +107,7 @@ cdef class Recipe:
             self.build_missing(field, plan)
             field.is_key = field.column in self.key_columns
         if not takes_any(&field.value):
-            self.problems.append(f"{path}: {plan.takes.problem or 'its type and its column'}")
+            self.problems.append(f"{path}: {plan.takes.problem or unread(plan.takes)}")
             self.usable = self.usable and not plan.required
         return 0
 
@@ -162,10 +166,11 @@ cdef class Recipe:
             return build_raw(value, takes, inner)
         if (takes.null or takes.anything) and not is_key and (value.nullable or column.null_as_default):
             value.on_null = ZEROED
-        if takes.boolean and inner.kind == "bool":
+        if (takes.boolean or takes.anything) and inner.kind == "bool":
             value.on_bool = STORE_BOOL
         build_number(value, takes, inner, column)
         build_text(value, takes, inner)
+        self.build_packed(value, takes, inner)
         self.build_choices(value, takes, inner, column)
         return self.build_compound(value, takes, inner, column, path)
 
@@ -177,7 +182,10 @@ cdef class Recipe:
             value.on_bool = CHECK
         if takes.raw == "any":
             value.on_int = value.on_float = value.on_text = value.on_array = value.on_object = STORE_RAW
+            value.on_bytes = value.on_extension = STORE_RAW
             return 0
+        if self.packed and (takes.binary == "bytes" or takes.anything):
+            value.on_bytes = CHECK
         if takes.floating or takes.anything:
             value.on_int = value.on_float = CHECK
         elif takes.integer and not bounded(takes):
@@ -187,13 +195,28 @@ cdef class Recipe:
         self.build_choices(value, takes, None, None)
         return self.build_json_of(value, takes, path)
 
+    cdef int build_packed(self, Value *value, object takes, object spec) except -1:
+        """What only MessagePack has: bytes, and times as an extension."""
+        if not self.packed:
+            return 0
+        if takes.binary == "uuid" and spec.kind == "uuid":
+            value.on_bytes = STORE_UUID
+        elif (takes.binary == "bytes" or takes.anything) and spec.kind in ("string", "json", "fixed_string"):
+            value.on_bytes = TEXTS[spec.kind]
+        if (takes.text == "datetime" or takes.anything) and spec.kind in TIMES:
+            value.on_extension = STORE_MOMENT
+        return 0
+
     cdef int build_choices(self, Value *value, object takes, object spec, object column) except -1:
         """The texts and numbers that an enumeration allows, with what the column holds for each."""
         cdef size_t index
         cdef bytes name, stored
         allowed = takes.choices
         if allowed is None and spec is not None and spec.kind == "enum":
-            allowed = (*(spec.labels if takes.text == "str" else ()), *(numbers_of(spec) if takes.integer else ()))
+            allowed = (
+                *(spec.labels if takes.text == "str" or takes.anything else ()),
+                *(numbers_of(spec) if takes.integer or takes.anything else ()),
+            )
         if not allowed:
             return 0
         value.on_text = value.on_int = NOT_SURE
@@ -228,8 +251,6 @@ cdef class Recipe:
             value.items = new_value()
             return self.build_value(value.items, takes.pairs, spec.children[1], column, False, path)
         if spec.kind in ("string", "json"):
-            if takes.anything:
-                value.on_text = STORE_STRING
             return self.build_json_of(value, takes, path)
         return 0
 
@@ -307,11 +328,12 @@ cdef int build_raw(Value *value, object takes, object spec) except -1:
     value.on_object = STORE_RAW
     if takes.raw == "any":
         value.on_null = value.on_bool = value.on_int = value.on_float = value.on_text = value.on_array = STORE_RAW
+        value.on_bytes = value.on_extension = STORE_RAW
     return 0
 
 
 cdef int build_number(Value *value, object takes, object spec, object column) except -1:
-    if takes.integer:
+    if takes.integer or takes.anything:
         value.on_int = integer_action(spec)
         if value.on_int == STORE_EPOCH and own_unit(spec, column):
             value.on_int = STORE_INT
@@ -325,6 +347,8 @@ cdef int build_number(Value *value, object takes, object spec, object column) ex
             value.on_int = NOT_SURE
     if takes.floating:
         value.on_int = value.on_float = FLOATS.get(spec.kind, NOT_SURE)
+    elif takes.anything:
+        value.on_float = FLOATS.get(spec.kind, NOT_SURE)
     if takes.decimal:
         value.on_int = value.on_float = value.on_text = decimal_action(spec)
     return 0
@@ -360,7 +384,7 @@ cdef int decimal_action(object spec) except -1:
 
 
 cdef int build_text(Value *value, object takes, object spec) except -1:
-    if takes.text == "str":
+    if takes.text == "str" or takes.anything:
         value.on_text = decimal_action(spec) if spec.kind == "decimal" else TEXTS.get(spec.kind, NOT_SURE)
     elif takes.text and spec.kind in FORM_KINDS[takes.text]:
         value.on_text = FORMS[takes.text]
@@ -370,8 +394,13 @@ cdef int build_text(Value *value, object takes, object spec) except -1:
 cdef bint takes_any(const Value *value) noexcept:
     return bool(
         value.on_null or value.on_bool or value.on_int or value.on_float or value.on_text or value.on_array
-        or value.on_object
+        or value.on_object or value.on_bytes or value.on_extension
     )
+
+
+cdef str unread(object takes):
+    """Why nothing is taken of what the contract accepts."""
+    return "bytes as base64 are left to msgspec" if takes.binary == "bytes" else "its type and its column"
 
 
 cdef void free_value(Value *value) noexcept:

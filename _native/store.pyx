@@ -4,15 +4,16 @@ It is a module of its own so that the compiler does not mix it into the loop ove
 """
 
 cimport cython
-from libc.math cimport isinf
+from libc.math cimport isinf, isnan
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from _native.buffer cimport buffer_bytes, buffer_word, buffer_zeros
+from _native.buffer cimport buffer_bytes, buffer_string, buffer_word, buffer_zeros
 from _native.decimals cimport DIGITS_MAX, Number, parse_number, scale_number, uint128
 from _native.json_number cimport Numeral, to_double, to_int64
 from _native.json_scan cimport Text, same_bytes
 from _native.node cimport Node
+from _native.pack_scan cimport big_endian
 from _native.recipe cimport *
 from _native.scalar cimport parse_uuid, store_uuid
 from _native.temporal cimport Instant, epoch_instant, read_iso, store_instant
@@ -21,6 +22,11 @@ from _native.text cimport is_moment, read_ipv4, read_ipv6
 cdef enum:
     EXPONENT_MAX = 1000     # of decimals; further ones are left to Python's
     DAY_NBYTES = 10
+    BFLOAT16_NAN = 0x7fc0
+    NANOS_END = 1_000_000_000
+    NANOS_ROUNDED = 1_000   # a finer time is rounded by msgspec
+
+cdef uint64_t SECONDS_34 = (<uint64_t>1 << 34) - 1
 
 
 # ---- numbers
@@ -59,13 +65,13 @@ cdef bint store_double(Node *node, uint8_t action, double real) except? False no
         buffer_word(&node.data, word, 8)
         return True
     single = <float>real
-    if isinf(single):
+    if isinf(single) and not isinf(real):
         return False
     memcpy(&bits, &single, 4)
     if action == STORE_FLOAT32:
         buffer_word(&node.data, bits, 4)
     else:
-        buffer_word(&node.data, bits >> 16, 2)
+        buffer_word(&node.data, BFLOAT16_NAN if isnan(single) else bits >> 16, 2)
     return True
 
 
@@ -119,11 +125,7 @@ cdef bint store_text(const Value *value, Node *node, const Text *text) except? F
     if action == STORE_CHOICE:
         return store_named(value, node, text)
     if action == STORE_FIXED:
-        if text.length > node.width:
-            return False
-        buffer_bytes(&node.data, text.data, text.length)
-        buffer_zeros(&node.data, node.width - text.length)
-        return True
+        return store_fixed(node, text)
     if action == STORE_UUID:
         if not parse_uuid(<const char *>text.data, text.length, stored):
             return False
@@ -142,6 +144,14 @@ cdef bint store_text(const Value *value, Node *node, const Text *text) except? F
         buffer_bytes(&node.data, stored, 16)
         return True
     return True if action == CHECK else store_time(node, action, text)
+
+
+cdef bint store_fixed(Node *node, const Text *text) except? False nogil:
+    if text.length > node.width:
+        return False
+    buffer_bytes(&node.data, text.data, text.length)
+    buffer_zeros(&node.data, node.width - text.length)
+    return True
 
 
 cdef bint store_time(Node *node, uint8_t action, const Text *text) except? False nogil:
@@ -165,3 +175,42 @@ cdef bint store_named(const Value *value, Node *node, const Text *text) except? 
                 buffer_bytes(&node.data, choice.stored, choice.stored_nbytes)
             return True
     return False
+
+
+# ---- what MessagePack has and JSON has not
+
+cdef bint store_packed_bytes(Node *node, uint8_t action, const Text *text) except? False nogil:
+    cdef uint8_t number[16]
+    cdef int index
+    if action == STORE_STRING:
+        buffer_string(&node.data, text.data, text.length)
+        return True
+    if action == STORE_FIXED:
+        return store_fixed(node, text)
+    if action == STORE_UUID:
+        if text.length != 16:
+            return False
+        for index in range(16):
+            number[index] = text.data[15 - index]
+        store_uuid(node, number)
+        return True
+    return action == CHECK
+
+
+cdef bint store_stamp(Node *node, const uint8_t *data, size_t nbytes) except? False nogil:
+    """MessagePack's timestamp: seconds of 32 bits; nanoseconds of 30 bits and seconds of 34; or of 32 and 64 bits."""
+    cdef Instant instant
+    if nbytes == 4:
+        instant.seconds = <int64_t>big_endian(data, 4)
+        instant.nanos = 0
+    elif nbytes == 8:
+        instant.seconds = <int64_t>(big_endian(data, 8) & SECONDS_34)
+        instant.nanos = <int64_t>(big_endian(data, 8) >> 34)
+    elif nbytes == 12:
+        instant.nanos = <int64_t>big_endian(data, 4)
+        instant.seconds = <int64_t>big_endian(data + 4, 8)
+    else:
+        return False
+    if instant.nanos >= NANOS_END or instant.nanos % NANOS_ROUNDED:
+        return False
+    return store_instant(node, &instant) == 0

@@ -60,7 +60,9 @@ class Takes(NamedTuple):
     decimal: bool = False
     """Numbers and their text, kept as Decimal."""
     text: str = ""
-    """How a text is read: str, datetime, date or uuid; empty for not at all."""
+    """How a text is read: str, datetime, date or uuid; empty for not at all. A datetime may be MessagePack's timestamp."""
+    binary: str = ""
+    """How MessagePack's bytes are read: bytes or uuid; empty for not at all."""
     choices: tuple[str | int, ...] | None = None
     """The texts and integers that alone are accepted, where they are enumerated."""
     items: Takes | None = None
@@ -75,7 +77,7 @@ class Takes(NamedTuple):
     raw: str = ""
     """What is kept as the bytes it is (`msgspec.Raw`): any value, an object, or nothing."""
     problem: str = ""
-    """Why nothing is taken."""
+    """Why nothing is taken, whatever the format."""
 
 
 class FieldPlan(NamedTuple):
@@ -101,3 +103,5 @@ class RowPlan(NamedTuple):
     """The tag that says a record is of this type; empty outside a union."""
     tag_field: str
     forbid_unknown: bool
+    packed: bool = False
+    """Whether records are MessagePack; else they are JSON."""

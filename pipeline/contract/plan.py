@@ -18,7 +18,6 @@ from pipeline.contract.jsoneachrow import NULL
 from pipeline.contract.model import Contract
 from pipeline.native import FieldPlan, RowPlan, Takes
 
-_TEXTS: Mapping[type, str] = {inspect.DateType: "date", inspect.UUIDType: "uuid"}
 _INT_LOW, _INT_HIGH = Takes().low, Takes().high
 _EMPTY = {list: b"[]", dict: b"{}"}
 """Default factories whose value is known, with its JSON text."""
@@ -30,8 +29,6 @@ class Unplanned(Exception):
 
 def plans_of(contract: Contract) -> dict[type, RowPlan]:
     """A plan for each row type. Raises Unplanned."""
-    if contract.format != "json":
-        raise Unplanned("its records are MessagePack")
     return {row_type: _row(contract, row_type) for row_type in contract.tables}
 
 
@@ -57,7 +54,13 @@ def _row(contract: Contract, row_type: type) -> RowPlan:
         raise Unplanned(f"{row_type.__name__}: its tag is no text, or a field of its own")
     if info.tag_field is not None and info.tag is not None:
         fields.insert(0, FieldPlan(info.tag_field, "", Takes(choices=(info.tag,)), required=in_union))
-    return RowPlan(tuple(fields), tag, (info.tag_field or "") if in_union else "", info.forbid_unknown_fields)
+    return RowPlan(
+        tuple(fields),
+        tag,
+        (info.tag_field or "") if in_union else "",
+        info.forbid_unknown_fields,
+        contract.format == "msgpack",
+    )
 
 
 @cache
@@ -104,14 +107,14 @@ def _takes(info: inspect.Type, around: tuple[type, ...]) -> Takes:
         return reduce(_merged, [_takes(member, around) for member in info.types])
     if isinstance(info, inspect.IntType | inspect.FloatType | inspect.StrType | inspect.DateTimeType):
         return _constrained(info)
+    if isinstance(info, inspect.ByteArrayType | inspect.BytesType) and not _has_length(info):
+        return Takes(binary="bytes")
     if isinstance(info, inspect.LiteralType):
         return _choices(info.values)
     if isinstance(info, inspect.EnumType):
         return _members(info.cls)
     if isinstance(info, inspect.StructType):
         return _struct(info, around)
-    if type(info) in _TEXTS:
-        return Takes(text=_TEXTS[type(info)])
     if isinstance(info, inspect.ListType | inspect.VarTupleType) and not _has_length(info):
         return Takes(items=_takes(info.item_type, around))
     if isinstance(info, inspect.DictType) and not _has_length(info) and info.key_type == inspect.StrType():
@@ -125,6 +128,8 @@ _SIMPLE: Mapping[type, Takes] = {
     inspect.DecimalType: Takes(decimal=True),
     inspect.AnyType: Takes(anything=True),
     inspect.RawType: Takes(raw="any"),
+    inspect.DateType: Takes(text="date"),
+    inspect.UUIDType: Takes(text="uuid", binary="uuid"),
 }
 
 
@@ -202,6 +207,7 @@ def _merged(left: Takes, right: Takes) -> Takes:
         floating=left.floating or right.floating,
         decimal=left.decimal or right.decimal,
         text=left.text or right.text,
+        binary=left.binary or right.binary,
         choices=left.choices if left.choices is not None else right.choices,
         items=left.items or right.items,
         pairs=left.pairs or right.pairs,

@@ -83,6 +83,9 @@ def _object(rng: Dice, fields: Sequence[tuple[str, Make]]) -> str:
     return "{" + ",".join(f'"{name}":{make(rng)}' for name, make in chosen) + "}"
 
 
+MOMENT = values.marked(values.moment, values.AS_STAMP, 0.7)
+UUID = values.marked(values.uuid_text, values.AS_BYTES, 0.5)
+BYTES = values.marked(values.one_of(("aGVsbG8=", "", "AA==")), values.AS_BYTES, 0.97)
 SCALARS = (
     _whole("Int8", -128, 127), _whole("UInt8", 0, 255), _whole("Int16", -32768, 32767), _whole("UInt32", 0, 2**32 - 1),
     _whole("Int64", -(2**63), 2**63 - 1), _whole("UInt64", 0, 2**64 - 1), _whole("Int128", -(2**127), 2**127 - 1),
@@ -100,11 +103,14 @@ SCALARS = (
     Kind(str, "DateTime64(6)", values.moment), Kind(str, "DateTime", values.moment), Kind(str, "Date", values.day),
     Kind(str, "Date32", values.day), Kind(str, "Decimal(38, 10)", values.decimal), Kind(str, "Decimal(60, 5)", values.decimal),
     Kind(str, "IPv4", values.address), Kind(str, "IPv6", values.address),
-    Kind(datetime.datetime, "DateTime64(6)", values.moment), Kind(datetime.datetime, "DateTime", values.moment),
-    Kind(datetime.datetime, "DateTime64(9)", values.moment), Kind(datetime.date, "Date32", values.day),
-    Kind(datetime.date, "Date", values.day), Kind(uuid.UUID, "UUID", values.uuid_text),
+    Kind(datetime.datetime, "DateTime64(6)", MOMENT), Kind(datetime.datetime, "DateTime", MOMENT),
+    Kind(datetime.datetime, "DateTime64(9)", MOMENT), Kind(datetime.date, "Date32", values.day),
+    Kind(datetime.date, "Date", values.day), Kind(uuid.UUID, "UUID", UUID),
     Kind(Decimal, "Decimal(18, 4)", values.decimal), Kind(Decimal, "Decimal(9, 0)", values.decimal),
-    Kind(Decimal, "Decimal(38, 10)", values.decimal), Kind(bytes, "String", values.one_of(("aGVsbG8=", "", "AA=="))),
+    Kind(Decimal, "Decimal(38, 10)", values.decimal), Kind(bytes, "String", BYTES),
+    Kind(bytes, "FixedString(8)", BYTES), Kind(Any, "DateTime64(3)", MOMENT), Kind(Any, "Date", MOMENT),
+    Kind(Any, "UUID", values.uuid_text), Kind(Any, "Float64", values.number), Kind(Any, "Int64", values.number),
+    Kind(Any, "Decimal(18, 2)", values.number), Kind(Any, ENUM, values.one_of(LETTERS)), Kind(Any, "Bool", values.boolean),
     Kind(Literal["a", "bb", "ccc"], "String", values.one_of(LETTERS)), Kind(Literal["a", "bb"], ENUM, values.one_of(LETTERS)),
     Kind(Literal[1, 2], "UInt8", values.integer(0, 3)),
     Kind(Word, "LowCardinality(String)", values.one_of(LETTERS)), Kind(Level, "UInt16", values.integer(0, 301)),
@@ -177,20 +183,27 @@ def _written(rng: Dice) -> Drawn:
     return Drawn(load(root, key, tables), key, makers)
 
 
-def load(root: Any, key: Sequence[str] = (), tables: dict[str, str] | None = None) -> Contract:
+def load(root: Any, key: Sequence[str] = (), tables: dict[str, str] | None = None, *, packed: bool = False) -> Contract:
     """The contract of a Struct or a union made here."""
     module = types.ModuleType(MODULE)
     module.Event = root  # type: ignore[attr-defined]
     sys.modules[MODULE] = module
-    route = Route(topic="fuzz", table="" if tables else "t", tables=tables or {}, contract=f"{MODULE}:Event")
+    route = Route(
+        topic="fuzz",
+        table="" if tables else "t",
+        tables=tables or {},
+        contract=f"{MODULE}:Event",
+        format="msgpack" if packed else "json",
+    )
     return contracts.load(route, Dedup(key=list(key)), {})
 
 
-def of_one(kind: Kind, *markers: Any, optional: bool = False, chtype: str = "") -> Contract:
+def of_one(kind: Kind, *markers: Any, optional: bool = False, chtype: str = "", packed: bool = False) -> Contract:
     """A contract with one field of a kind."""
     annotation = kind.annotation | None if optional else kind.annotation
     marked = Annotated[(annotation, *kind.markers, ch(chtype or kind.chtype), *markers)]
-    return load(msgspec.defstruct("One", [("value", marked), ("after", Annotated[int, ignored], 0)], module=MODULE))
+    fields = [("value", marked), ("after", Annotated[int, ignored], 0)]
+    return load(msgspec.defstruct("One", fields, module=MODULE), packed=packed)
 
 
 def _fields(rng: Dice, key_kind: Kind) -> tuple[list[Any], list[Make]]:

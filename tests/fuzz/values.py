@@ -9,15 +9,20 @@ from collections.abc import Callable
 
 
 class Dice(random.Random):
-    """Randomness with a taste: `odd` is how often, between 0 and 1, what is rarely right is drawn."""
+    """Randomness with a taste: `odd` is how often, between 0 and 1, what is rarely right is drawn. Records that are
+    `packed` are MessagePack, for which texts may be marked to become what JSON does not have."""
 
     odd = 1.0
+    packed = False
 
     def oddly(self, share: float) -> bool:
         return self.random() < share * self.odd
 
 
 Make = Callable[[Dice], str]
+
+AS_BYTES, AS_STAMP = "\ue000", "\ue001"
+"""What a text begins with that becomes MessagePack's bytes (16 of them when it is a UUID) or a timestamp."""
 
 ALPHABET = "abcXYZ019 _-.:/'üß€😀\x7f"
 ESCAPES = (
@@ -117,6 +122,16 @@ def uuid_text(rng: Dice) -> str:
     if rng.random() > 0.9:
         made = str(uuid.UUID(int=rng.randrange(20)))
     return f'"{made}"'
+
+
+def marked(make: Make, mark: str, share: float) -> Make:
+    """A share of the texts is marked, in MessagePack."""
+
+    def one(rng: Dice) -> str:
+        made = make(rng)
+        return f'"{mark}{made[1:]}' if rng.packed and made[0] == '"' and rng.random() < share else made
+
+    return one
 
 
 def moment(rng: Dice) -> str:

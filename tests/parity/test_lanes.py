@@ -1,4 +1,4 @@
-"""The native lane against msgspec: every kind of field at every threshold, JSON's odd corners, keys, unions, recovery."""
+"""The native lane against msgspec, in JSON and MessagePack: every kind of field at every threshold, keys, unions, recovery."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.contract import ch, ignored, null_as_default
 from pipeline.contract import load as load_contract
 from pipeline.lane import LeftOut, Ranges
 from pipeline.workload import Generator, Mix
-from tests.fuzz import values
+from tests.fuzz import packed, values
 from tests.fuzz.draw import COLUMNS, ENUM, JSON_TEXT, SCALARS, Kind, load, of_one
 from tests.fuzz.lanes import FIRST_OFFSET, Lanes
 from tests.fuzz.values import NUMBERS, ODD, Dice
@@ -60,8 +60,20 @@ DOCUMENTS = (
 )  # fmt: skip
 
 
-def record(text: str) -> bytes:
+FORMATS = pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])
+
+
+def record(text: str, dice: Dice | None = None) -> bytes:
+    """A record with this value; MessagePack where there are dice, which say in what form."""
+    if dice is not None and dice.packed:
+        return packed.record(dice, [("value", text), ("after", "1")])
     return f'{{"value":{text},"after":1}}'.encode("utf-8", "surrogatepass")
+
+
+def dice_of(seed: int, odd: float, msgpack: bool) -> Dice:
+    dice = Dice(seed)
+    dice.odd, dice.packed = odd, msgpack
+    return dice
 
 
 def same(lanes: Lanes, records: list[bytes | None]) -> None:
@@ -75,49 +87,57 @@ def named(kind: Kind) -> str:
     return f"{kind.annotation}-{kind.chtype}".replace(" ", "")
 
 
+@FORMATS
 @pytest.mark.parametrize("kind", KINDS, ids=named)
-def test_every_kind_at_every_threshold(kind: Kind) -> None:
+def test_every_kind_at_every_threshold(kind: Kind, msgpack: bool) -> None:
     texts = [*NUMBERS, *ODD, *MORE, *(f'"{text}"' for text in (*TEXTS, *NUMBERS))]
-    same(Lanes(of_one(kind), ()), [record(text) for text in texts])
+    dice = dice_of(1, 0.0, msgpack)
+    same(Lanes(of_one(kind, packed=msgpack), ()), [record(text, dice) for text in texts])
 
 
+@FORMATS
 @pytest.mark.parametrize("kind", KINDS, ids=named)
 @given(seed=st.integers(0, 2**32), odd=st.sampled_from([0.0, 0.2, 1.0]))
 @parity
-def test_every_kind_as_drawn(kind: Kind, seed: int, odd: float) -> None:
-    dice = Dice(seed)
-    dice.odd = odd
-    lanes = Lanes(of_one(kind), ())
-    same(lanes, [record(kind.make(dice)) for _ in range(20)])
+def test_every_kind_as_drawn(kind: Kind, msgpack: bool, seed: int, odd: float) -> None:
+    dice = dice_of(seed, odd, msgpack)
+    lanes = Lanes(of_one(kind, packed=msgpack), ())
+    same(lanes, [record(kind.make(dice), dice) for _ in range(20)])
 
 
+@FORMATS
 @pytest.mark.parametrize("kind", [kind for kind in SCALARS if "LowCard" not in kind.chtype], ids=named)
-def test_optional_and_null(kind: Kind) -> None:
-    texts = ["null", *(kind.make(Dice(seed)) for seed in range(30)), "nul", "nulll", "{}"]
-    records: list[bytes | None] = [*(record(text) for text in texts), b"{}", b'{"after":2}']
-    same(Lanes(of_one(kind, optional=True, chtype=f"Nullable({kind.chtype})"), ()), records)
-    same(Lanes(of_one(kind, null_as_default, optional=True), ()), records)
-    same(Lanes(of_one(kind, ignored), ()), records)
+def test_optional_and_null(kind: Kind, msgpack: bool) -> None:
+    dice = dice_of(2, 1.0, msgpack)
+    texts = ["null", *(kind.make(dice) for _ in range(30)), "nul", "nulll", "{}"]
+    without = [b"\x80", b"\x81\xa5after\x02"] if msgpack else [b"{}", b'{"after":2}']
+    records: list[bytes | None] = [*(record(text, dice) for text in texts), *without]
+    same(Lanes(of_one(kind, optional=True, chtype=f"Nullable({kind.chtype})", packed=msgpack), ()), records)
+    same(Lanes(of_one(kind, null_as_default, optional=True, packed=msgpack), ()), records)
+    same(Lanes(of_one(kind, ignored, packed=msgpack), ()), records)
 
 
+@FORMATS
 @pytest.mark.parametrize("kind", SCALARS, ids=named)
-def test_inside_arrays_and_maps(kind: Kind) -> None:
+def test_inside_arrays_and_maps(kind: Kind, msgpack: bool) -> None:
     array = Kind(list[kind.annotation], f"Array({kind.chtype})", kind.make, kind.markers)
     pairs = Kind(dict[str, kind.annotation], f"Map(String, {kind.chtype})", kind.make, kind.markers)
-    dice = Dice(7)
-    dice.odd = 0.1
+    dice = dice_of(7, 0.1, msgpack)
     for whole, make in ((array, values.array_of(kind.make)), (pairs, values.object_of(kind.make))):
-        same(Lanes(of_one(whole), ()), [record(make(dice)) for _ in range(60)] + [record(text) for text in ODD])
+        records = [record(make(dice), dice) for _ in range(60)] + [record(text, dice) for text in ODD]
+        same(Lanes(of_one(whole, packed=msgpack), ()), records)
 
 
-def test_maps_with_a_key_twice_and_with_many_keys() -> None:
-    lanes = Lanes(of_one(Kind(dict[str, int], "Map(String, Int64)", values.anything)), ())
+@FORMATS
+def test_maps_with_a_key_twice_and_with_many_keys(msgpack: bool) -> None:
+    lanes = Lanes(of_one(Kind(dict[str, int], "Map(String, Int64)", values.anything), packed=msgpack), ())
     texts = ['{"a":1,"a":2}', '{"a":1,"\\u0061":2}', '{"":1,"":2}', '{"abcdefgh1":1,"abcdefgh2":2,"abcdefgh1":3}']
     texts += [
         "{" + ",".join(f'"k{n}":{n}' for n in range(count)) + "}"
         for count in (0, 1, 63, 64, 65, 1023, 1024, 1025, 1100)
     ]
-    same(lanes, [record(text) for text in texts])
+    dice = dice_of(3, 0.0, msgpack)
+    same(lanes, [record(text, dice) for text in texts])
 
 
 @pytest.mark.parametrize("forbid", [False, True])
@@ -141,14 +161,18 @@ def test_documents(forbid: bool) -> None:
         )
 
 
+@FORMATS
 @pytest.mark.parametrize("chtype", COLUMNS)
-def test_inferred_columns(chtype: str) -> None:
+def test_inferred_columns(chtype: str, msgpack: bool) -> None:
     from pipeline.contract import TableColumn
 
     columns = [TableColumn("value", chtype), TableColumn("after", "UInt8")]
+    route = Route(topic="fuzz", table="t", format="msgpack" if msgpack else "json")
+    dice = dice_of(4, 0.0, msgpack)
+    records: list[bytes | None] = [record(text, dice) for text in (*NUMBERS, *ODD, *MORE, "null")]
+    records.append(b"\x80" if msgpack else b"{}")
     for timezone in ("UTC", "Europe/Berlin"):
-        contract = load_contract(Route(topic="fuzz", table="t"), Dedup(), {"t": columns}, timezone=timezone)
-        same(Lanes(contract, ()), [record(text) for text in (*NUMBERS, *ODD, *MORE)] + [b"{}", b'{"value":null}'])
+        same(Lanes(load_contract(route, Dedup(), {"t": columns}, timezone=timezone), ()), records)
 
 
 def test_an_enum_column_of_plain_text() -> None:
@@ -184,9 +208,21 @@ class Event(msgspec.Struct):
 IDS = [f"00000000-0000-0000-0000-0000000000{number:02}" for number in range(40)]
 
 
+def repacked(records: list[bytes | None]) -> list[bytes | None]:
+    """The same in MessagePack; what is no JSON stays as it is."""
+    made: list[bytes | None] = []
+    for one in records:
+        try:
+            made.append(msgspec.msgpack.encode(msgspec.json.decode(one or b"")))
+        except msgspec.DecodeError:
+            made.append(one)
+    return made
+
+
+@FORMATS
 @pytest.mark.parametrize("key", [(), ("id",), ("name",), ("number",), ("name", "number"), ("@key",)])
-def test_keys(key: tuple[str, ...]) -> None:
-    lanes = Lanes(load(Event, key), key)
+def test_keys(key: tuple[str, ...], msgpack: bool) -> None:
+    lanes = Lanes(load(Event, key, packed=msgpack), key)
     dice = Dice(3)
     records: list[bytes | None] = [
         b'{"id":"%s","name":"%d","number":%d}' % (dice.choice(IDS).encode(), dice.randrange(9), dice.randrange(9))
@@ -195,30 +231,40 @@ def test_keys(key: tuple[str, ...]) -> None:
     records += (
         [b'{"id":"%s","name":""}' % one.encode() for one in IDS] + [None, b"", b"{", b'{"number":1}'] + records[:50]
     )
-    same(lanes, records)
+    same(lanes, repacked(records) if msgpack else records)
 
 
-def test_stored_rows_are_left_out() -> None:
-    lanes = Lanes(load(Event, ("id",)), ("id",))
+@FORMATS
+def test_stored_rows_are_left_out(msgpack: bool) -> None:
+    lanes = Lanes(load(Event, ("id",), packed=msgpack), ("id",))
     records: list[bytes | None] = [b'{"id":"%s","name":"n"}' % one.encode() for one in IDS] + [b"{", None, b""]
+    records = repacked(records) if msgpack else records
     stored = Ranges([(FIRST_OFFSET + 3, FIRST_OFFSET + 9), (FIRST_OFFSET + 39, FIRST_OFFSET + 42)])
     assert lanes.difference(records, LeftOut(stored, frozenset([FIRST_OFFSET + 40]))) == ""
     assert lanes.difference(records, LeftOut(stored.gaps())) == ""
     assert lanes.difference(records, LeftOut(Ranges([]))) == ""
 
 
-def test_records_larger_than_allowed() -> None:
-    lanes = Lanes(of_one(Kind(str, "String", values.text)), ())
-    same(lanes, [record('"' + "x" * (100_000 - 23 + more) + '"') for more in (-1, 0, 1, 2)])
+@FORMATS
+def test_records_larger_than_allowed(msgpack: bool) -> None:
+    lanes = Lanes(of_one(Kind(str, "String", values.text), packed=msgpack), ())
+    records: list[bytes | None] = [record('"' + "x" * (100_000 - 23 + more) + '"') for more in (-1, 0, 1, 2)]
+    if msgpack:
+        around = len(msgspec.msgpack.encode({"value": "x" * 70_000, "after": 1})) - 70_000
+        records = [
+            msgspec.msgpack.encode({"value": "x" * (100_000 - around + more), "after": 1}) for more in (-1, 0, 1, 2)
+        ]
+    same(lanes, records)
 
 
+@FORMATS
 @pytest.mark.parametrize("where", range(6))
-def test_unions(where: int) -> None:
+def test_unions(where: int, msgpack: bool) -> None:
     first = msgspec.defstruct("First", [("a", int), ("b", str)], tag_field="type", tag="First")
     second = msgspec.defstruct(
         "Second", [("a", str), ("c", float, 0.5)], tag_field="type", tag="Second.v1", forbid_unknown_fields=True
     )
-    lanes = Lanes(load(first | second, (), {"First": "f", "Second.v1": "s"}), ())
+    lanes = Lanes(load(first | second, (), {"First": "f", "Second.v1": "s"}, packed=msgpack), ())
     texts = (
         ['"type":"First"', '"a":1', '"b":"x"'], ['"type":"Second.v1"', '"a":"y"'], ['"type":"Third"', '"a":1'],
         ['"a":1', '"b":"x"'], ['"type":"F\\u0069rst"', '"a":2', '"b":"z"'],
@@ -228,4 +274,21 @@ def test_unions(where: int) -> None:
         ['"type":{"type":"First"}', '"a":1'],
     )  # fmt: skip
     turned = [one[where % len(one) :] + one[: where % len(one)] for one in texts]
+    if msgpack:
+        dice = dice_of(where, 0.0, msgpack)
+        fields = [[tuple(part.split(":", 1)) for part in one] for one in turned]
+        packs = [packed.record(dice, [(name.strip('"'), text) for name, text in one]) for one in fields]
+        same(lanes, [*packs, b"\x80", b"\x81\xa4type", b"\x90"])
+        return
     same(lanes, [("{" + ",".join(one) + "}").encode() for one in turned] + [b"{}", b'{"type"}', b"[]"])
+
+
+@FORMATS
+def test_a_type_with_too_many_fields_in_a_union(msgpack: bool) -> None:
+    """It crashed: only the lane as a whole was left out when no type could be taken."""
+    wide = msgspec.defstruct("Wide", [(f"f{n}", int, 0) for n in range(9_000)], tag_field="type", tag="Wide")
+    small = msgspec.defstruct("Small", [("a", int)], tag_field="type", tag="Small")
+    lanes = Lanes(load(wide | small, (), {"Wide": "w", "Small": "s"}, packed=msgpack), ())
+    records: list[bytes | None] = [b'{"type":"Small","a":1}', b'{"type":"Wide","f8999":5,"f1":2}']
+    same(lanes, repacked(records) if msgpack else records)
+    assert lanes.handed_over == 1
