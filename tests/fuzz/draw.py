@@ -16,7 +16,8 @@ import msgspec
 
 from pipeline import contract as contracts
 from pipeline.config.schema import Dedup, Route
-from pipeline.contract import Contract, TableColumn, ch, column, epoch, ignored, null_as_default
+from pipeline.contract import Contract, TableColumn, ch, epoch, ignored, null_as_default
+from pipeline.contract import column as column_name
 from pipeline.errors import ConfigurationError
 from tests.fuzz import values
 from tests.fuzz.values import Dice, Make
@@ -85,37 +86,41 @@ def _object(rng: Dice, fields: Sequence[tuple[str, Make]]) -> str:
 
 MOMENT = values.marked(values.moment, values.AS_STAMP, 0.7)
 UUID = values.marked(values.uuid_text, values.AS_BYTES, 0.5)
+WORDS = values.one_of(("a", "bb"))
 BYTES = values.marked(values.one_of(("aGVsbG8=", "", "AA==")), values.AS_BYTES, 0.97)
 SCALARS = (
     _whole("Int8", -128, 127), _whole("UInt8", 0, 255), _whole("Int16", -32768, 32767), _whole("UInt32", 0, 2**32 - 1),
     _whole("Int64", -(2**63), 2**63 - 1), _whole("UInt64", 0, 2**64 - 1), _whole("Int128", -(2**127), 2**127 - 1),
-    _whole("UInt128", 0, 2**128 - 1), _whole("Int256", -(2**64), 2**64), _whole("Float64", -(2**60), 2**64),
-    _whole("Float32", -(2**60), 2**64), _whole("Decimal(18, 2)", -(10**16), 10**16), _whole("Decimal(9, 0)", -(10**9), 10**9),
+    _whole("UInt128", 0, 2**128 - 1), _whole("Int256", -(2**64), 2**64), _whole("Float64", -(2**53), 2**53),
+    _whole("Float32", -(2**53), 2**53), _whole("Decimal(18, 2)", -(10**16), 10**16), _whole("Decimal(9, 0)", -(10**9), 10**9),
     _whole("DateTime64(3)", 0, 10**13, epoch("ms")), _whole("DateTime64(6)", -(10**9), 10**10, epoch("s")),
     _whole("DateTime64(9)", 0, 2**63 - 1, epoch("ns")), _whole("DateTime", 0, 2**32 - 1),
-    _whole("DateTime", 0, 10**16, epoch("us")),
-    _whole("Date", 0, 6 * 10**9), _whole("Date32", -(10**10), 10**11), Kind(int, ENUM, values.integer(-4, 4)),
+    _whole("DateTime", 0, (2**32 - 1) * 10**6, epoch("us")),
+    _whole("Date", 0, 65_536 * 86_400 - 1), _whole("Date32", -2_208_988_800, 10_413_791_999),
+    Kind(int, ENUM, values.one_number((1, -3, 0, 100))),
     Kind(float, "Float64", values.floating), Kind(float, "Float32", values.floating), Kind(float, "BFloat16", values.floating),
     Kind(float, "DateTime64(3)", values.floating),
     Kind(bool, "Bool", values.boolean),
     Kind(str, "String", values.text), Kind(str, "String", values.text), Kind(str, "LowCardinality(String)", values.text),
-    Kind(str, "FixedString(8)", values.text), Kind(str, "UUID", values.uuid_text), Kind(str, ENUM, values.one_of(LETTERS)),
+    Kind(str, "FixedString(8)", values.few_bytes), Kind(str, "UUID", values.uuid_text), Kind(str, ENUM, values.one_of(LETTERS)),
     Kind(str, "DateTime64(6)", values.moment), Kind(str, "DateTime", values.moment), Kind(str, "Date", values.day),
-    Kind(str, "Date32", values.day), Kind(str, "Decimal(38, 10)", values.decimal), Kind(str, "Decimal(60, 5)", values.decimal),
-    Kind(str, "IPv4", values.address), Kind(str, "IPv6", values.address),
+    Kind(str, "Date32", values.day), Kind(str, "Decimal(38, 10)", values.decimal(6, 1.0)),
+    Kind(str, "Decimal(60, 5)", values.decimal(2, 1.0)), Kind(str, "IPv4", values.address4), Kind(str, "IPv6", values.address),
     Kind(datetime.datetime, "DateTime64(6)", MOMENT), Kind(datetime.datetime, "DateTime", MOMENT),
     Kind(datetime.datetime, "DateTime64(9)", MOMENT), Kind(datetime.date, "Date32", values.day),
     Kind(datetime.date, "Date", values.day), Kind(uuid.UUID, "UUID", UUID),
-    Kind(Decimal, "Decimal(18, 4)", values.decimal), Kind(Decimal, "Decimal(9, 0)", values.decimal),
-    Kind(Decimal, "Decimal(38, 10)", values.decimal), Kind(bytes, "String", BYTES),
+    Kind(Decimal, "Decimal(18, 4)", values.decimal(3, 0.8)), Kind(Decimal, "Decimal(9, 0)", values.decimal(0, 0.5)),
+    Kind(Decimal, "Decimal(38, 10)", values.decimal(9, 0.8)), Kind(bytes, "String", BYTES),
     Kind(bytes, "FixedString(8)", BYTES), Kind(Any, "DateTime64(3)", MOMENT), Kind(Any, "Date", MOMENT),
-    Kind(Any, "UUID", values.uuid_text), Kind(Any, "Float64", values.number), Kind(Any, "Int64", values.number),
-    Kind(Any, "Decimal(18, 2)", values.number), Kind(Any, ENUM, values.one_of(LETTERS)), Kind(Any, "Bool", values.boolean),
-    Kind(Literal["a", "bb", "ccc"], "String", values.one_of(LETTERS)), Kind(Literal["a", "bb"], ENUM, values.one_of(LETTERS)),
-    Kind(Literal[1, 2], "UInt8", values.integer(0, 3)),
-    Kind(Word, "LowCardinality(String)", values.one_of(LETTERS)), Kind(Level, "UInt16", values.integer(0, 301)),
-    Kind(Annotated[int, msgspec.Meta(ge=0, lt=100)], "Int32", values.integer(-2, 101)),
-    Kind(Annotated[int, msgspec.Meta(gt=5, le=2**40)], "Int64", values.integer(4, 2**40)),
+    Kind(Any, "UUID", values.uuid_text), Kind(Any, "Float64", values.floating),
+    Kind(Any, "Int64", values.integer(-(2**63), 2**63 - 1)),
+    Kind(Any, "Decimal(18, 2)", values.integer(-(10**16), 10**16)), Kind(Any, ENUM, values.one_of(LETTERS)),
+    Kind(Any, "Bool", values.boolean),
+    Kind(Literal["a", "bb", "ccc"], "String", values.one_of(LETTERS[:3])), Kind(Literal["a", "bb"], ENUM, WORDS),
+    Kind(Literal[1, 2], "UInt8", values.one_number((1, 2))), Kind(Word, "LowCardinality(String)", WORDS),
+    Kind(Level, "UInt16", values.one_number((1, 300))),
+    Kind(Annotated[int, msgspec.Meta(ge=0, lt=100)], "Int32", values.integer(0, 99)),
+    Kind(Annotated[int, msgspec.Meta(gt=5, le=2**40)], "Int64", values.integer(6, 2**40)),
     Kind(Annotated[str, msgspec.Meta(max_length=5)], "String", values.text),
     Kind(int | float, "Float64", values.number), Kind(str | int, "DateTime", values.moment),
 )  # fmt: skip
@@ -148,25 +153,30 @@ class Drawn:
     types: list[tuple[tuple[tuple[str, str], ...], list[tuple[str, Make]]]] = field(default_factory=list)
     """For each type: the tag as (name, JSON text), if any, and the fields' names and makers."""
 
+    @property
+    def packed(self) -> bool:
+        """Whether records are MessagePack."""
+        return self.contract.format == "msgpack"
 
-def draw(rng: Dice) -> Drawn:
-    """A contract that loads."""
+
+def draw(rng: Dice, kinds: Sequence[Kind], compound: Sequence[Kind], *, packed: bool) -> Drawn:
+    """A contract that loads, of these kinds of fields."""
     while True:
         try:
-            return _inferred(rng) if rng.random() < 0.2 else _written(rng)
+            return _inferred(rng, packed) if rng.random() < 0.2 else _written(rng, kinds, compound, packed)
         except ConfigurationError:
             continue
 
 
-def _written(rng: Dice) -> Drawn:
+def _written(rng: Dice, kinds: Sequence[Kind], compound: Sequence[Kind], packed: bool) -> Drawn:
     union = rng.random() < 0.25
-    key_kind = rng.choice([kind for kind in SCALARS if kind.keyable])
+    key_kind = rng.choice([kind for kind in kinds if kind.keyable])
     tags = ["A", "Beta.v1", "ccc"][: rng.randrange(2, 4)] if union else [""]
     tag_field = rng.choice(("type", "kind"))
     options = {"forbid_unknown_fields": rng.random() < 0.2, "rename": rng.choice((None, None, None, "camel"))}
     structs, makers = [], []
     for tag in tags:
-        fields, made = _fields(rng, key_kind)
+        fields, made = _fields(rng, key_kind, kinds, compound)
         tagged = {"tag_field": tag_field, "tag": tag} if union or rng.random() < 0.1 else {}
         if tagged and not union:
             tagged["tag"] = "Only"
@@ -180,7 +190,7 @@ def _written(rng: Dice) -> Drawn:
     # The key is a field by its name in the record; `event` is the same in every style.
     key = rng.choice([(), ("event",), ("event",), ("event",), ("event", "other"), ("@key",)])
     tables = {tag: f"t{index}" for index, tag in enumerate(tags)} if union else {}
-    return Drawn(load(root, key, tables), key, makers)
+    return Drawn(load(root, key, tables, packed=packed), key, makers)
 
 
 def load(root: Any, key: Sequence[str] = (), tables: dict[str, str] | None = None, *, packed: bool = False) -> Contract:
@@ -206,24 +216,24 @@ def of_one(kind: Kind, *markers: Any, optional: bool = False, chtype: str = "", 
     return load(msgspec.defstruct("One", fields, module=MODULE), packed=packed)
 
 
-def _fields(rng: Dice, key_kind: Kind) -> tuple[list[Any], list[Make]]:
+def _fields(rng: Dice, key_kind: Kind, kinds: Sequence[Kind], compound: Sequence[Kind]) -> tuple[list[Any], list[Make]]:
     fields: list[Any] = [
-        _spec(rng, "event", key_kind, plain=rng.random() < 0.8),
-        _spec(rng, "other", rng.choice(SCALARS)),
+        _spec(rng, "event", key_kind, kinds, plain=rng.random() < 0.8),
+        _spec(rng, "other", rng.choice(kinds), kinds),
     ]
     for index in range(rng.choice((0, 1, 2, 4, 6, 9, 70)) if rng.random() < 0.97 else 130):
-        kind = rng.choice(JSON_TEXT) if rng.random() < 0.2 else rng.choice(SCALARS)
+        kind = rng.choice(compound) if rng.random() < 0.2 else rng.choice(kinds)
         name = rng.choice(("field", "some_longer_name_of_a_field", "f", "naïve")) + f"_{index}"
-        fields.append(_spec(rng, name, kind))
+        fields.append(_spec(rng, name, kind, kinds))
     return [spec for spec, _ in fields], [make for _, make in fields]
 
 
-def _spec(rng: Dice, name: str, kind: Kind, *, plain: bool = False) -> tuple[Any, Make]:
+def _spec(rng: Dice, name: str, kind: Kind, kinds: Sequence[Kind], *, plain: bool = False) -> tuple[Any, Make]:
     """A field for defstruct, and its maker."""
     annotation, chtype, make, markers = kind.annotation, kind.chtype, kind.make, list(kind.markers)
     roll = rng.random()
     if not plain and kind.keyable and roll < 0.12:
-        inner = rng.choice(SCALARS) if rng.random() < 0.3 else kind
+        inner = rng.choice(kinds) if rng.random() < 0.3 else kind
         annotation, chtype, make = (
             dict[str, inner.annotation],
             f"Map(String, {inner.chtype})",
@@ -246,11 +256,11 @@ def _spec(rng: Dice, name: str, kind: Kind, *, plain: bool = False) -> tuple[Any
         annotation, default = annotation | msgspec.UnsetType, (msgspec.UNSET,)
     markers.append(ignored if not plain and rng.random() < 0.07 else ch(chtype))
     if rng.random() < 0.1 and not plain:
-        markers.append(column(f"column_{name}"))
+        markers.append(column_name(f"column_{name}"))
     return (name, Annotated[(annotation, *markers)], *default), make
 
 
-def _inferred(rng: Dice) -> Drawn:
+def _inferred(rng: Dice, packed: bool) -> Drawn:
     columns = [TableColumn("event", rng.choice(("String", "UUID", "UInt64", "LowCardinality(String)")))]
     for index in range(rng.randrange(1, 8)):
         chtype = rng.choice(COLUMNS)
@@ -260,21 +270,24 @@ def _inferred(rng: Dice) -> Drawn:
                 f"c{index}", chtype, default, {"Int8": "5", "String": "'x'"}.get(chtype, "now()") if default else ""
             )
         )
-    route = Route(topic="fuzz", table="t")
+    route = Route(topic="fuzz", table="t", format="msgpack" if packed else "json")
     key = rng.choice([(), ("event",)])
     loaded = contracts.load(route, Dedup(key=list(key)), {"t": columns}, timezone=rng.choice(("UTC", "Europe/Berlin")))
-    return Drawn(loaded, key, [((), [(one.name, _usual(one.type)) for one in columns])])
+    return Drawn(loaded, key, [((), [(one.name, _usual(one)) for one in columns])])
 
 
-def _usual(chtype: str) -> Make:
-    """What a record usually holds for a column."""
-    core = chtype.removeprefix("Nullable(")
+def _usual(column: TableColumn) -> Make:
+    """What a record usually holds for a column: nothing where ClickHouse computes it."""
+    if column.default_expression == "now()":
+        return lambda rng: values.floating(rng) if rng.oddly(0.3) else "null"
+    core = column.type.removeprefix("Nullable(")
     by_prefix: dict[str, Make] = {
         "Array(String": values.array_of(values.text), "Array(Array": values.array_of(values.array_of(values.number)),
         "Array(": values.array_of(values.floating), "Map(String, String": values.object_of(values.text),
-        "Map(": values.object_of(values.array_of(values.integer(0, 255))), "Int": values.number, "UInt": values.number,
+        "Map(": values.object_of(values.array_of(values.integer(0, 255))),
+        "Int8": values.integer(-128, 127), "Int": values.integer(-(2**31), 2**31 - 1), "UInt": values.integer(0, 2**64 - 1),
         "Float": values.floating, "Bool": values.boolean, "UUID": values.uuid_text,
-        "Enum": values.one_of(LETTERS), "DateTime": values.moment, "Date": values.day, "Decimal": values.decimal,
-        "IPv": values.address, "JSON": values.object_of(values.anything),
+        "Enum": values.one_of(LETTERS), "DateTime": MOMENT, "Date": values.day, "Decimal": values.decimal(2, 0.5),
+        "IPv4": values.address4, "IPv6": values.address, "Fixed": values.few_bytes, "JSON": values.object_of(values.anything),
     }  # fmt: skip
     return next((make for prefix, make in by_prefix.items() if core.startswith(prefix)), values.text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import values
+from tests.fuzz import packed, values
 from tests.fuzz.draw import Drawn
 from tests.fuzz.values import Dice
 
@@ -12,6 +12,14 @@ TOKENS = (
     b"\\u0041",
     b"\\", b'\\"', b"1e5", b"00",
 )  # fmt: skip
+PACKED_TOKENS = (
+    *(bytes((code,)) for code in range(0xC0, 0xE0)),
+    b"\x80", b"\x81", b"\x8f", b"\x90", b"\x91", b"\xa0", b"\xa1a", b"\xbf", b"\x00", b"\x7f",
+    b"\xff", b"\xe0", b"\xd9\x05hello", b"\xc4\x10" + bytes(16), b"\xd6\xff\x00\x00\x00\x01", b"\xcb\x3f\xf0" + bytes(6),
+    b"\xa3\xed\xa0\x80", b"\xa1\xff", b"\xa2\xc3\xa9", b"\xdd\xff\xff\xff\xff", b"\xce\xff\xff\xff\xff",
+)  # fmt: skip
+ODDS = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.05, 0.1, 0.3, 1.0)
+"""How odd records are: most hold nothing that is rarely right."""
 
 
 def record(rng: Dice, drawn: Drawn) -> bytes:
@@ -20,6 +28,10 @@ def record(rng: Dice, drawn: Drawn) -> bytes:
     pairs = [*tag, *((name, make(rng)) for name, make in fields if not rng.oddly(0.02))]
     if rng.oddly(0.5):
         pairs = _changed(rng, pairs)
+    elif rng.random() < 0.3:
+        pairs = _turned(rng, pairs)
+    if drawn.packed:
+        return packed.record(rng, pairs)
     loose = rng.random() < 0.1
     blank = (lambda: values.blank(rng)) if loose else str
     parts = [f'{blank()}"{name}"{blank()}:{blank()}{text}{blank()}' for name, text in pairs]
@@ -55,7 +67,32 @@ def _changed(rng: Dice, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return pairs
 
 
-def spoiled(rng: Dice, value: bytes, other: bytes) -> bytes:
+def _turned(rng: Dice, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The fields in another order, or with one that nobody knows: as good as before, where other fields are allowed."""
+    pairs = list(pairs)
+    if rng.random() < 0.7:
+        rng.shuffle(pairs)
+    else:
+        pairs.insert(
+            rng.randrange(len(pairs) + 1), (rng.choice(("unknown", "x", "", "event ", "é")), values.anything(rng))
+        )
+    return pairs
+
+
+def touched(rng: Dice, value: bytes) -> bytes:
+    """The record with letters and digits changed for others, which leaves it a record, mostly a good one."""
+    made = bytearray(value)
+    for _ in range(rng.choice((1, 2, 4))):
+        at = rng.randrange(len(made))
+        byte = made[at]
+        if 0x30 <= byte <= 0x39:
+            made[at] = rng.choice(b"0123456789")
+        elif 0x61 <= byte <= 0x7A and rng.random() < 0.3:
+            made[at] = rng.choice(b"abcdefghijklmnopqrstuvwxyz")
+    return bytes(made)
+
+
+def spoiled(rng: Dice, value: bytes, other: bytes, tokens: tuple[bytes, ...]) -> bytes:
     """The record with one to three changes of its bytes; `other` lends parts."""
     made = bytearray(value)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
@@ -64,11 +101,11 @@ def spoiled(rng: Dice, value: bytes, other: bytes) -> bytes:
         if what == 0 and at < len(made):
             made[at] ^= 1 << rng.randrange(8)
         elif what == 1 and at < len(made):
-            made[at] = rng.choice(b'{}[],:"\\0123456789-+.eE tfnu\x00\x1f\x80\xff')
+            made[at] = rng.choice(tokens)[0]
         elif what == 2:
             del made[at : at + rng.choice((1, 1, 2, 8))]
         elif what == 3:
-            made[at:at] = rng.choice(TOKENS)
+            made[at:at] = rng.choice(tokens)
         elif what == 4 and rng.random() < 0.3:
             del made[at:]
         elif what == 5:
@@ -77,17 +114,19 @@ def spoiled(rng: Dice, value: bytes, other: bytes) -> bytes:
         elif what == 6:
             made[at:at] = made[at : at + rng.randrange(1, 30)]
         elif what == 7:
-            made[at : at + 1] = rng.choice(TOKENS)
+            made[at : at + 1] = rng.choice(tokens)
         elif at < len(made) and 0x30 <= made[at] <= 0x39:
             made[at] = 0x30 + rng.randrange(10)
     return bytes(made)
 
 
 def batch(rng: Dice, drawn: Drawn, count: int) -> list[bytes | None]:
-    """Records of which some repeat others, some are spoiled, and a few are none."""
+    """Records of which some repeat others, some are changed or spoiled, and a few are none."""
+    rng.packed = drawn.packed
+    tokens = PACKED_TOKENS if drawn.packed else TOKENS
     good = []
-    for _ in range(max(2, count // 6)):
-        rng.odd = rng.choice((0.0, 0.0, 0.05, 0.1, 0.3, 1.0))
+    for _ in range(max(2, count // 4)):
+        rng.odd = rng.choice(ODDS)
         good.append(record(rng, drawn))
     rng.odd = 1.0
     made: list[bytes | None] = []
@@ -96,8 +135,10 @@ def batch(rng: Dice, drawn: Drawn, count: int) -> list[bytes | None]:
         value = good[rng.randrange(len(good))]
         if roll < 0.001:
             made.append(rng.choice((None, b"")))
-        elif roll < 0.5:
+        elif roll < 0.34:
             made.append(value)
+        elif roll < 0.8 and value:
+            made.append(touched(rng, value))
         else:
-            made.append(spoiled(rng, value, good[rng.randrange(len(good))]))
+            made.append(spoiled(rng, value, good[rng.randrange(len(good))], tokens))
     return made

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 from pipeline.lane import LeftOut, Ranges
-from tests.fuzz import records
-from tests.fuzz.draw import Drawn, draw
+from tests.fuzz import packed, records
+from tests.fuzz.draw import JSON_TEXT, SCALARS, Drawn, Kind, draw, of_one
 from tests.fuzz.lanes import FIRST_OFFSET, Lanes
 from tests.fuzz.values import Dice
 
 BATCH_RECORDS = 400
 BATCHES = 3
 """Batches a contract: a good part of the time goes into making contracts."""
+PLAIN_SHARE = 0.9
+"""How many contracts have only kinds of fields that the native lane takes: of the others it takes few records whole."""
 
 
 class Found(NamedTuple):
@@ -26,20 +31,28 @@ class Found(NamedTuple):
     difference: str
 
 
-class Totals(NamedTuple):
-    records: int
-    contracts: int
-    native_records: int
-    handed_over: int
-    seconds: float
+@dataclass
+class Totals:
+    """What was looked at, by format."""
+
+    contracts: int = 0
+    seconds: float = 0.0
+    records: Counter[str] = field(default_factory=Counter)
+    offered: Counter[str] = field(default_factory=Counter)
+    """Records of contracts that have a native lane."""
+    handed_over: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        taken = (self.native_records - self.handed_over) / max(1, self.native_records)
+        total = self.records.total()
+        shares = [f"{name} {self.taken(name):.1%} of {self.offered[name]:,}" for name in sorted(self.offered)]
         return (
-            f"{self.records:,} records of {self.contracts:,} contracts in {self.seconds:.0f} s "
-            f"({self.records / max(self.seconds, 1e-9):,.0f} records/s); the native lane took {taken:.1%} of the "
-            f"{self.native_records / max(1, self.records):.1%} that it was offered"
+            f"{total:,} records of {self.contracts:,} contracts in {self.seconds:.0f} s "
+            f"({total / max(self.seconds, 1e-9):,.0f} records/s); taken by the native lane: {', '.join(shares)} offered"
         )
+
+    def taken(self, name: str) -> float:
+        """The share of the records offered to the native lane that it took."""
+        return 1 - self.handed_over[name] / max(1, self.offered[name])
 
 
 def contract_seed(seed: int, number: int) -> str:
@@ -48,39 +61,63 @@ def contract_seed(seed: int, number: int) -> str:
 
 def drawn_of(seed: str) -> tuple[Drawn, Lanes]:
     """The contract of a seed."""
-    drawn = draw(Dice(f"contract {seed}"))
+    rng = Dice(f"contract {seed}")
+    pack = rng.random() < 0.5
+    plain = rng.random() < PLAIN_SHARE
+    kinds, compound = (taken(kinds, pack) if plain else kinds for kinds in (SCALARS, JSON_TEXT))
+    drawn = draw(rng, kinds, compound, packed=pack)
     return drawn, Lanes(drawn.contract, drawn.key)
+
+
+@cache
+def taken(kinds: Sequence[Kind], pack: bool) -> tuple[Kind, ...]:
+    """The kinds of which the native lane takes an ordinary record."""
+    return tuple(kind for kind in kinds if _takes(kind, pack))
+
+
+def _takes(kind: Kind, pack: bool) -> bool:
+    lanes = Lanes(of_one(kind, packed=pack), ())
+    rng = Dice(f"a field {pack}")
+    rng.odd, rng.packed = 0.0, pack
+    texts = [kind.make(rng) for _ in range(20)]
+    lanes.outcome(
+        [packed.record(rng, [("value", one)]) if pack else f'{{"value":{one}}}'.encode() for one in texts], fast=True
+    )
+    return lanes.native and lanes.handed_over <= len(texts) // 4
 
 
 def search(seed: int, seconds: float, tell: Callable[[Totals], None]) -> tuple[Totals, Found | None]:
     """Draws contracts and batches until the time is up or a difference is found."""
     started_s, told_s = time.monotonic(), time.monotonic()
-    total = Totals(0, 0, 0, 0, 0.0)
-    number = 0
-    while time.monotonic() - started_s < seconds:
-        name = contract_seed(seed, number)
-        number += 1
+    total = Totals()
+    while total.seconds < seconds:
+        name = contract_seed(seed, total.contracts)
         drawn, lanes = drawn_of(name)
-        rng = Dice(f"records {name}")
-        for _ in range(BATCHES):
-            values = records.batch(rng, drawn, BATCH_RECORDS)
-            stored = LeftOut(Ranges([(FIRST_OFFSET + 7, FIRST_OFFSET + 40)])) if rng.random() < 0.1 else None
-            difference = lanes.difference(values, stored)
-            offered = len(values) if lanes.native else 0
-            total = Totals(
-                total.records + len(values),
-                number,
-                total.native_records + offered,
-                total.handed_over,
-                time.monotonic() - started_s,
-            )
-            if difference:
-                return total, _smallest(name, drawn, lanes, values)
-        total = total._replace(handed_over=total.handed_over + lanes.handed_over)
+        found = _look(name, drawn, lanes, total)
+        total.contracts += 1
+        total.seconds = time.monotonic() - started_s
+        if found is not None:
+            return total, found
         if time.monotonic() - told_s > 30:
             told_s = time.monotonic()
             tell(total)
     return total, None
+
+
+def _look(name: str, drawn: Drawn, lanes: Lanes, total: Totals) -> Found | None:
+    """A few batches of one contract."""
+    rng = Dice(f"records {name}")
+    form = drawn.contract.format
+    for _ in range(BATCHES):
+        values = records.batch(rng, drawn, BATCH_RECORDS)
+        stored = LeftOut(Ranges([(FIRST_OFFSET + 7, FIRST_OFFSET + 40)])) if rng.random() < 0.1 else None
+        difference = lanes.difference(values, stored)
+        total.records[form] += len(values)
+        total.offered[form] += len(values) if lanes.native else 0
+        if difference:
+            return _smallest(name, drawn, lanes, values)
+    total.handed_over[form] += lanes.handed_over
+    return None
 
 
 def _smallest(seed: str, drawn: Drawn, lanes: Lanes, values: list[bytes | None]) -> Found:
@@ -93,6 +130,7 @@ def _smallest(seed: str, drawn: Drawn, lanes: Lanes, values: list[bytes | None])
     described = [
         f"{row.__name__}: {target.columns} key {target.key_columns}" for row, target in drawn.contract.tables.items()
     ]
+    described.insert(0, drawn.contract.format)
     described += [str(one) for row in drawn.contract.tables for one in row.__annotations__.items()]
     return Found(seed, described, kept, lanes.difference(kept))
 

@@ -25,10 +25,11 @@ SECONDS = float(os.environ.get("PENSTOCK_FUZZ_SECONDS", "6"))
 def contract_of(case: dict[str, Any]) -> Contract:
     if "columns" in case:
         columns = [TableColumn(name, chtype) for name, chtype in case["columns"]]
-        return contracts.load(Route(topic="fuzz", table="t"), Dedup(key=case["key"]), {"t": columns})
+        route = Route(topic="fuzz", table="t", format=case.get("format", "json"))
+        return contracts.load(route, Dedup(key=case["key"]), {"t": columns})
     names: dict[str, Any] = {"msgspec": msgspec}
     exec(case["source"], names)
-    return load(names["Event"], case["key"])
+    return load(names["Event"], case["key"], packed=case.get("format") == "msgpack")
 
 
 @pytest.mark.parametrize("case", CORPUS, ids=lambda case: case["what"][:40])
@@ -44,4 +45,4 @@ def test_a_short_search() -> None:
     print(f"seed {seed}")
     total, found = search(seed, SECONDS, print)
     assert found is None, f"seed {seed}: {found}"
-    assert total.handed_over < total.native_records  # some records must have gone through the native lane
+    assert all(total.taken(name) > 0.3 for name in total.offered), str(total)

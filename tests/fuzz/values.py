@@ -40,6 +40,7 @@ ESCAPES = (
     "\\ud83d\\ude00",
     "\\uD83D\\uDE00",
 )
+SHORT_ESCAPES = ('\\"', "\\\\", "\\b", "\\f", "\\n", "\\r", "\\t")
 NUMBERS = (
     "0", "-0", "1", "-1", "7", "127", "128", "-128", "-129", "255", "256", "32767", "65535", "65536", "2147483647",
     "-2147483648", "4294967295", "4294967296", "9007199254740991", "9007199254740993", "9223372036854775807",
@@ -64,10 +65,15 @@ def blank(rng: Dice) -> str:
 
 
 def number(rng: Dice) -> str:
-    return rng.choice(NUMBERS) if rng.random() < 0.7 else str(rng.randrange(-(10 ** rng.randrange(1, 20)), 10**12))
+    if rng.oddly(0.7):
+        return rng.choice(NUMBERS)
+    if rng.random() < 0.3:
+        return floating(rng)
+    return str(rng.randrange(-(10 ** rng.randrange(1, 18)), 10**12))
 
 
 def integer(low: int, high: int) -> Make:
+    """An integer within bounds; at times one of them, or beyond."""
     bounds = [str(one) for one in (low, high, low - 1, high + 1, 0, 1, low + 1, high - 1)]
 
     def make(rng: Dice) -> str:
@@ -75,7 +81,8 @@ def integer(low: int, high: int) -> Make:
             return rng.choice(bounds)
         if rng.oddly(0.05):
             return number(rng)
-        return str(rng.randrange(max(low, -(10**6)), min(high, 10 ** rng.randrange(1, 19)) + 1) if low < high else low)
+        least = max(low, -(10**6))
+        return str(rng.randrange(least, max(least, min(high, 10 ** rng.randrange(1, 19))) + 1))
 
     return make
 
@@ -83,9 +90,9 @@ def integer(low: int, high: int) -> Make:
 def floating(rng: Dice) -> str:
     if rng.oddly(0.3):
         return number(rng)
-    if rng.random() < 0.6:
-        return f"{rng.randrange(-1000, 100_000)}.{rng.randrange(1000)}"
-    return repr(rng.uniform(-1, 1) * 10.0 ** rng.randrange(-12, 20))
+    if rng.oddly(0.4):
+        return repr(rng.uniform(-1, 1) * 10.0 ** rng.randrange(-12, 20))
+    return repr(rng.randrange(-(10**6), 10 ** rng.randrange(1, 13)) / 10 ** rng.randrange(1, 4))
 
 
 def text(rng: Dice) -> str:
@@ -96,8 +103,13 @@ def text(rng: Dice) -> str:
     parts = [rng.choice(letters) for _ in range(length)]
     if rng.random() < 0.15:
         for _ in range(rng.randrange(1, 4)):
-            parts.insert(rng.randrange(len(parts) + 1), rng.choice(ESCAPES))
+            parts.insert(rng.randrange(len(parts) + 1), rng.choice(ESCAPES if rng.oddly(0.5) else SHORT_ESCAPES))
     return '"' + "".join(parts) + '"'
+
+
+def few_bytes(rng: Dice) -> str:
+    """A string for a column of 8 bytes."""
+    return text(rng) if rng.oddly(0.3) else f'"{"".join(rng.choice("abc 01") for _ in range(rng.randrange(9)))}"'
 
 
 def boolean(rng: Dice) -> str:
@@ -109,6 +121,15 @@ def one_of(texts: tuple[str, ...], share_odd: float = 0.1) -> Make:
 
     def make(rng: Dice) -> str:
         return text(rng) if rng.oddly(share_odd) else json.dumps(rng.choice(texts), ensure_ascii=False)
+
+    return make
+
+
+def one_number(numbers: tuple[int, ...]) -> Make:
+    """One of the numbers; at times another."""
+
+    def make(rng: Dice) -> str:
+        return str(rng.randrange(-5, 305)) if rng.oddly(0.1) else str(rng.choice(numbers))
 
     return make
 
@@ -163,17 +184,29 @@ def day(rng: Dice) -> str:
     return f'"{year:04}-{rng.randrange(1, 13):02}-{rng.randrange(1, 32 if rng.oddly(0.5) else 29):02}"'
 
 
-def decimal(rng: Dice) -> str:
-    digits = 14 if rng.oddly(0.5) else 7
-    plain = f"{rng.randrange(-(10 ** rng.randrange(1, digits)), 10 ** rng.randrange(1, digits))}"
-    if rng.random() < 0.6:
-        count = rng.choice((4, 5, 10)) if rng.oddly(0.5) else rng.choice((1, 2, 2))
-        plain += "." + "".join(rng.choice("0123456789") for _ in range(count))
-    if rng.oddly(0.1):
-        plain = rng.choice(
-            (*NUMBERS, ".5", "5.", "+1", " 1", "1_0", "NaN", "1e999999999999", "0e999999999999", "-.0", "")
-        )
-    return plain if rng.random() < 0.5 else f'"{plain}"'
+def decimal(places: int, text_share: float) -> Make:
+    """A number or its text, mostly of at most so many digits after the point."""
+
+    def make(rng: Dice) -> str:
+        digits = 14 if rng.oddly(0.5) else 7
+        plain = f"{rng.randrange(-(10 ** rng.randrange(1, digits)), 10 ** rng.randrange(1, digits))}"
+        count = rng.choice((0, 4, 5, 10)) if rng.oddly(0.5) else rng.randrange(places + 1)
+        if count:
+            plain += "." + "".join(rng.choice("0123456789") for _ in range(count))
+        if rng.oddly(0.1):
+            plain = rng.choice(
+                (*NUMBERS, ".5", "5.", "+1", " 1", "1_0", "NaN", "1e999999999999", "0e999999999999", "-.0", "")
+            )
+        as_text = rng.random() >= text_share if rng.oddly(0.2) else rng.random() < text_share
+        return f'"{plain}"' if as_text else plain
+
+    return make
+
+
+def address4(rng: Dice) -> str:
+    if rng.oddly(0.2):
+        return address(rng)
+    return '"' + ".".join(str(rng.randrange(256)) for _ in range(4)) + '"'
 
 
 def address(rng: Dice) -> str:
