@@ -18,6 +18,7 @@ from pipeline.contract import Contract
 from pipeline.decode import Decoder
 from pipeline.dedup import Dedup
 from pipeline.types import DeadLetter, Partition, Records, Reject, RejectCode, Stage
+from pipeline.ways import Ways
 
 
 class Ranges:
@@ -105,6 +106,7 @@ class Lane:
         """What the native lane leaves to msgspec, and why."""
         self.handed_over = 0
         """Records that the native lane was not sure of, since the start."""
+        self.ways = Ways(contract.name)
         self._builders = {row_type: target.builder for row_type, target in targets}
         self._ids = {row_type: target.ids for row_type, target in targets if target.ids is not None}
         self.targets = tuple(target for _, target in targets)
@@ -128,7 +130,7 @@ class Lane:
         if self._fast is None or self._ids or rejected:
             fates = self._by_msgspec(records, first, run, keys, statuses, stored, rejected)
         else:
-            fates = self._natively(records, first, run, keys, statuses, stored)
+            fates = self._by_the_cheaper(records, first, run, keys, statuses, stored)
         counts = Counts(
             records=cut - first,
             nbytes=records.nbytes if whole else _nbytes(records, first, cut),
@@ -144,6 +146,25 @@ class Lane:
         counts.rejects.update(letter.reject.code for letter in letters)
         oldest_ms = records.oldest_ms if whole else min(run.timestamps, default=-1)
         return Taken(counts, self._without_written(letters, left_out), oldest_ms)
+
+    def _by_the_cheaper(
+        self,
+        records: Records,
+        first: int,
+        run: native.Run,
+        keys: list[bytes | None] | None,
+        statuses: bytearray,
+        stored: Ranges | None,
+    ) -> _Fates:
+        """Natively, unless so much is left to msgspec that it is cheaper to send it there at once."""
+        handed_over = self.handed_over
+        chosen = self.ways.choose()
+        if chosen:
+            fates = self._natively(records, first, run, keys, statuses, stored)
+        else:
+            fates = self._by_msgspec(records, first, run, keys, statuses, stored, frozenset())
+        self.ways.took(len(statuses), self.handed_over - handed_over, native=chosen)
+        return fates
 
     def _by_msgspec(
         self,

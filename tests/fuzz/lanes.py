@@ -18,6 +18,7 @@ from pipeline.dedup import Dedup, domain
 from pipeline.lane import Lane, LeftOut
 from pipeline.planning import native_lane
 from pipeline.types import Headers, Partition
+from pipeline.ways import Ways
 
 # `make debug` and `make sanitize` must not test the ordinary build.
 assert os.environ.get("PENSTOCK_NATIVE_BUILD", "") in str(_native.__file__), f"_native is {_native.__file__}"
@@ -57,6 +58,13 @@ class Run:
         return ()
 
 
+class _Natively(Ways):
+    """Every run through the native core, whatever it costs."""
+
+    def choose(self) -> bool:
+        return True
+
+
 class Outcome(NamedTuple):
     """All that a run leaves behind."""
 
@@ -91,7 +99,9 @@ class Lanes:
             targets.append((row_type, Target(PARTITION.topic, target.table, names, builder)))
         dedup = Dedup(self._dedup)
         lane = native_lane(self._contract, targets).lane if fast else None
-        return Lane(self._contract, Decoder(self._contract, RECORD_BYTES_MAX, "drop"), targets, dedup, lane)
+        made = Lane(self._contract, Decoder(self._contract, RECORD_BYTES_MAX, "drop"), targets, dedup, lane)
+        made.ways = _Natively("fuzz")
+        return made
 
     @property
     def handed_over(self) -> int:

@@ -14,7 +14,9 @@ from pipeline.decode import Decoder
 from pipeline.dedup import Dedup
 from pipeline.lane import Lane, LeftOut, Ranges
 from pipeline.native import BlockBuilder
+from pipeline.planning import native_lane
 from pipeline.types import Partition, Reject, RejectCode, Stage
+from pipeline.ways import WINDOW_RECORDS
 
 HERE = Partition("t", 0)
 
@@ -74,3 +76,21 @@ def test_a_record_that_has_left_the_topic_has_a_letter_that_says_so() -> None:
     assert (letter.partition, letter.offset, letter.value, letter.timestamp_ms) == (HERE, 5, None, -1)
     assert letter.reject.detail == "ClickHouse code 469; the record has left the topic since"
     assert letter.contract.endswith(":Event")
+
+
+def test_a_lane_that_leaves_everything_to_msgspec_sends_it_there_at_once() -> None:
+    """Rows, claims and letters are the same on either way, and in the same order."""
+    contract = contracts.load(Route(topic="t", table="x", contract=f"{__name__}:Event"), DedupConfig(), {})
+    ((row_type, target),) = contract.tables.items()
+    builder = BlockBuilder(target.columns, encode_json=contracts.encode_json)
+    targets = [(row_type, Target("t", "x", tuple(c.name for c in target.columns), builder))]
+    made = Lane(
+        contract, Decoder(contract, 1_000, "drop"), targets, Dedup(DedupConfig()), native_lane(contract, targets).lane
+    )
+    run = Run()
+    run.values = [b'{"\\u0069d":1}', b'{"\\u0069d":2}', b'{"\\u0069d":"x"}', b'{"\\u0069d":4}']
+    for _ in range(3 * WINDOW_RECORDS // len(run)):
+        taken = made.take(run, 0, 4, None)
+        assert (taken.counts.rows, [one.offset for one in taken.letters]) == (3, [12])
+    assert made.ways.bypassed
+    assert WINDOW_RECORDS <= made.handed_over < 2 * WINDOW_RECORDS
