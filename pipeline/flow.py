@@ -240,7 +240,7 @@ class Flow:
             if position != self._positions.get(partition):
                 self._dedup.reopen(partition, position)
             # Until then what was left out may have to be left out again.
-            if (left_out := self._left_out.get(partition)) and position >= left_out.stored.end:
+            if (left_out := self._left_out.get(partition)) and position >= left_out.end:
                 del self._left_out[partition]
         self._positions = dict(command.positions)
         self.at_end &= self._positions.keys()
@@ -313,7 +313,7 @@ class Flow:
         started_s = self._clock.monotonic_s()
         self._dedup.pass_time(partition, records.timestamps)
         left_out = self._to_leave_out(partition, position, next_offset)
-        if left_out is not None and records.offsets[0] >= left_out.stored.end:
+        if left_out is not None and records.offsets[0] >= left_out.end:
             left_out = None
         if left_out is not None and self._dedup.enabled and self._bounds is None:
             # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.

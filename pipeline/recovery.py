@@ -274,7 +274,10 @@ class Recovery:
         return missing
 
     def _stored_beyond(self, positions: Mapping[Partition, int]) -> dict[Partition, LeftOut]:
-        """Rows beyond the position that are stored: after offsets were set back, they must not be written again."""
+        """Rows and letters beyond the position: after offsets were set back or lost, they must not be written again.
+
+        The dead-letter topic is only searched when there are such rows: it may be long.
+        """
         spans = [
             Span(partition, position, self._look_until(partition, position))
             for partition, position in positions.items()
@@ -283,7 +286,15 @@ class Recovery:
         self._window.check_origin(stored)
         if self._bounds is not None:
             return {}  # Whole stretches of it may be stored: each block is screened right before its insert.
-        return {partition: LeftOut(ranges) for partition, ranges in stored.items() if ranges.end}
+        letters: dict[Partition, set[int]] = {}
+        if self._dead_letters is not None and any(ranges.end for ranges in stored.values()):
+            for partition, offset in self._dead_letters.written(spans, 0):
+                letters.setdefault(partition, set()).add(offset)
+        return {
+            partition: LeftOut(stored.get(partition, _NONE), frozenset(offsets), frozenset(offsets))
+            for partition in positions
+            if (offsets := letters.get(partition, set())) or stored.get(partition, _NONE).end
+        }
 
     def _look_until(self, partition: Partition, position: int) -> int:
         """How far rows beyond a position are looked for: in a bounded reading, to know whether they are of this topic."""

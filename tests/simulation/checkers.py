@@ -33,6 +33,8 @@ class Produced:
     rows: int = 0
     view_rows: int = 0
     letters: int = 0
+    settled: bool = False
+    """Its letter can be found by whoever reads it again."""
     lettered_by: list[Any] = field(default_factory=list)
     row_s: float = 0.0
     letter_s: float = 0.0
@@ -105,6 +107,14 @@ class Ledger:
             record.removed = record.removed or record.rows > 0
             record.rows = 0
 
+    def offsets_lost(self) -> None:
+        """Everything is read again. Letters are looked for as long as there are stored rows ahead."""
+        self.committed.clear()
+        for records in self.by_place.values():
+            last = max((record.offset for record in records if record.rows), default=-1)
+            for record in records:
+                record.settled = record.letters > 0 and record.offset < last
+
     def _look_for_copies(self, record: Produced) -> None:
         for other in self.by_id[record.id]:
             if other is record or not other.rows:
@@ -132,6 +142,8 @@ class Ledger:
             return
         record.letters += 1
         record.lettered_by.append(writer)
+        if record.settled:
+            self.find(f"letter repeated after offsets were lost: {record.name}")
         if record.letters > 1:
             known = [writer for writer in record.lettered_by if writer[1] is not None]
             if len(set(known)) < len(known):

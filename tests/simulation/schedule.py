@@ -128,6 +128,8 @@ def _faults(rng: Random, workers: int, lineage: bool, window_blocks: int, view: 
         found += [Fault("insert", rng.randint(1, 15), "view_fails") for _ in range(rng.randint(1, 5))]
     if rng.random() < 0.06 and lineage and window_blocks > 100:
         found.append(Fault("time", rng.uniform(1, CHAOS_S - 4), "retention", code=rng.randrange(1_000)))
+    if rng.random() < 0.06 and lineage and window_blocks > 100:
+        found.append(Fault("time", rng.uniform(1, CHAOS_S - 1), "offsets lost"))
     return _within_the_promise(rng, found, lineage, window_blocks, view)
 
 
@@ -144,9 +146,9 @@ def _within_the_promise(rng: Random, found: list[Fault], lineage: bool, window_b
     if "contract changed" in kinds:
         # Two contracts that disagree about a batch: while a write of the first is under way, or unseen without lineage.
         left_out |= {"late", "dead-letter outage", *ZOMBIES} if lineage else {"contract changed"}
-    if "retention" in kinds:
-        # The operator who empties the metadata must know that nothing is under way.
-        left_out |= {"late", *ZOMBIES, "contract changed"}
+    if kinds & {"retention", "offsets lost"}:
+        # Without the metadata nobody knows what is under way.
+        left_out |= {"late", *ZOMBIES, "contract changed", "table emptied"}
     if view:
         # The view gets what the table has taken under another contract, or has lost.
         left_out |= {"contract changed", "table emptied", "compaction"}

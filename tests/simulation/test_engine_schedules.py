@@ -97,6 +97,6 @@ def test_a_wide_schedule_meets_every_kind_of_fault() -> None:
     drawn: set[str] = {fault.what for seed in range(300) for fault in draw(seed).faults}
     assert wanted <= drawn
     assert {"reply_lost", "request_lost", "late", "partial", "missing_topic", "other writers fill the window"} <= drawn
-    assert {"in_part", "hung data plane", "table emptied", "view_fails"} <= drawn
+    assert {"in_part", "hung data plane", "table emptied", "view_fails", "offsets lost"} <= drawn
     assert any(fault.on == "join" for seed in range(300) for fault in draw(seed).faults)
     assert isinstance(draw(0).faults[0], Fault)

@@ -309,18 +309,32 @@ class World:
                 record.expired = True
                 # Where nothing is committed the earliest record there is comes first.
                 record.removed = record.removed or place not in self.cluster.group.offsets
-        self.loop.call_later(4.0, lambda: self._operator_stops_all(place))
+        # As the messages say: without the lost records it goes on from the next offset, with empty metadata.
+        self.loop.call_later(4.0, lambda: self._stop_all(lambda: self._operator_sets_offsets(place)))
         return None
 
-    def _operator_stops_all(self, place: Place) -> None:
-        """As the messages say: without the lost records it goes on from the next offset, with empty metadata."""
+    def _offsets_lost(self, fault: Fault, slot: Slot) -> None:
+        """All workers are away for so long that the group is forgotten, and with it what it has committed."""
+        self._stop_all(self._group_is_forgotten)
+
+    def _group_is_forgotten(self) -> None:
+        self.cluster.group.offsets.clear()
+        self.ledger.offsets_lost()
+
+    def _stop_all(self, meanwhile: Callable[[], None]) -> None:
         self._operator_at_work += 1
         self.trace("operator", "stops all workers")
         for slot in self.slots:
             slot.wanted = False
             if slot.worker is not None:
                 slot.worker.process.kill()
-        self.loop.call_later(SESSION_S + 0.5, lambda: self._operator_sets_offsets(place))
+        self.loop.call_later(SESSION_S + 0.5, lambda: self._start_all(meanwhile))
+
+    def _start_all(self, meanwhile: Callable[[], None]) -> None:
+        meanwhile()
+        self._operator_at_work -= 1
+        for slot in self.slots:
+            self._scale_up(slot)
 
     def _operator_sets_offsets(self, place: Place) -> None:
         group, low = self.cluster.group, self.cluster.logs[place].low
@@ -330,9 +344,6 @@ class World:
         self.ledger.committed[place] = max(low, self.ledger.committed.get(place, 0))
         for record in self.ledger.by_place[place]:
             record.removed = record.removed or record.expired
-        self._operator_at_work -= 1
-        for slot in self.slots:
-            self._scale_up(slot)
 
     def _other_writers_fill_the_window(self, fault: Fault, slot: Slot) -> None:
         self._fill_window(self.loop.now_s + fault.seconds)

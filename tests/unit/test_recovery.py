@@ -11,6 +11,7 @@ from pipeline.commands import Assigned, Prepare
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.dedup import Dedup
 from pipeline.intent import Intent
+from pipeline.lane import Ranges
 from pipeline.recovery import Recovery
 from pipeline.types import Partition, Span
 
@@ -36,6 +37,9 @@ class Finished(Recovery):
 class NoWindow:
     def rebuild(self, positions: Any, foreign: Any) -> int:
         return 0
+
+    def check_origin(self, stored: Any) -> None:
+        pass
 
 
 def identity_of(dedup: Dedup, partition: Partition) -> int:
@@ -108,3 +112,44 @@ def test_a_row_is_missing_though_as_many_others_are_stored() -> None:
     recovery = Recovery({}, nothing, nothing, cast("Any", Stored()), nothing, None, nothing, nothing, nothing, nothing)
     block = TableBlock("t", "x", (), cast("Any", Rows()))
     assert recovery._missing((Span(A, 10, 12), Span(B, 4, 6)), [block]) == 1
+
+
+class Letters:
+    def __init__(self) -> None:
+        self.searches = 0
+
+    def written(self, spans: Any, since_ms: int) -> dict[tuple[Partition, int], str]:
+        assert since_ms == 0
+        self.searches += 1
+        return {(A, 7): "insert", (C, 3): "decode"}
+
+
+class Beyond(Recovery):
+    def __init__(self, letters: Letters, stored: dict[Partition, Ranges]) -> None:
+        nothing = cast("Any", None)
+        super().__init__(
+            {},
+            nothing,
+            cast("Any", NoWindow()),
+            nothing,
+            nothing,
+            cast("Any", letters),
+            nothing,
+            nothing,
+            nothing,
+            nothing,
+        )
+        self._found = stored
+
+    def _stored(self, spans: Any, but_for: Any = frozenset()) -> dict[Partition, Ranges]:
+        return self._found
+
+
+def test_letters_are_looked_for_where_rows_beyond_the_position_are_stored() -> None:
+    """Offsets were set back or lost."""
+    letters = Letters()
+    left_out = Beyond(letters, {A: Ranges([(5, 9)])})._stored_beyond({A: 0, B: 0, C: 0})
+    assert {partition: one.end for partition, one in left_out.items()} == {A: 9, C: 4}
+    assert left_out[A].written == left_out[A].rejected == {7}
+    assert Beyond(letters, {})._stored_beyond({A: 9}) == {}
+    assert letters.searches == 1
