@@ -49,7 +49,7 @@ FIXES = {
     "claims of what was recovered are good": Sabotage(
         Recovery, "_prepare", "self._dedup.settle(partition, position)", "pass"
     ),
-    "rows left out are left out again": Sabotage(Flow, "_discard", " and position >= left_out.stored.end", ""),
+    "rows left out are left out again": Sabotage(Flow, "_discard", " and position >= left_out.end", ""),
     "rows left out have claims": Sabotage(Flow, "_take", "left_out is not None and self._dedup.enabled", "False"),
     "stored rows of a declared batch have claims": Sabotage(
         Recovery, "_finish", "self._claim(intent.spans, stored)", "pass"

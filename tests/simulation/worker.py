@@ -22,6 +22,7 @@ from pipeline.lane import Lane
 from pipeline.offsets import Offsets
 from pipeline.patience import Patience
 from pipeline.sink import Sink
+from pipeline.ways import Ways
 from pipeline.worker import Worker
 from tests.simulation import contracts
 from tests.simulation.clickhouse_model import Server, SimClickHouse
@@ -71,6 +72,7 @@ class SimAssembly(Assembly):
         lanes = idle.pop() if idle else super()._lanes(dedup)
         for lane in lanes.values():
             lane._dedup = dedup
+            lane.ways = Ways(contracts.TOPIC)
             for target in lane.targets:
                 target.discard()
         self.machine.process.on_death.append(lambda: idle.append(lanes))
