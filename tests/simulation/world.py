@@ -85,8 +85,8 @@ class World:
         self.machines: list[Machine] = []
         self._workers: dict[Process, SimWorker] = {}
         # Without lineage a refused block must be cut alike, which a record that compaction removed meanwhile, or a copy that
-        # another worker let through, prevents: beyond the promise.
-        self._poisons = (70, 950, 200_000) if schedule.lineage else (70, 200_000)
+        # another worker let through, prevents: beyond the promise. So is a half that is stored and that the view has missed.
+        self._poisons = (70, 950, 200_000) if schedule.lineage and not schedule.view else (70, 200_000)
         self._produced = 0
         self._fillers = 0
         self._retained = False
