@@ -12,9 +12,7 @@ from _native.json_scan cimport (
     BACKSLASH, CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, DEPTH_MAX, LETTER_F, LETTER_N, LETTER_T, NINE, OPEN_ARRAY,
     OPEN_OBJECT, QUOTE, ZERO, Text, read_literal, skip_space, skip_value, string_end, valid_utf8,
 )
-from _native.recipe cimport (
-    MISSING_STORED, NOT_SURE, WRITE_FLOAT, WRITE_STRUCT, Field, Object, Value,
-)
+from _native.recipe cimport NOT_SURE, WRITE_FLOAT, WRITE_STRUCT, Object, Value
 from _native.work cimport KeySet, Work, key_is_new, keys_begin, keys_end
 
 cdef enum:
@@ -212,23 +210,3 @@ cdef const uint8_t *write_struct(Work *work, const Object *object, const uint8_t
         return NULL
     write(work, b"}", 1)
     return at + 1
-
-
-cdef int write_name(Work *work, const Object *object, size_t index) except -1 nogil:
-    write(work, b',"', 2 if index else 0)
-    if index == 0:
-        write(work, b'"', 1)
-    return write(work, object.fields[index].name, object.fields[index].name_nbytes + 2)
-
-
-cdef int write_missing(Work *work, const Object *object, size_t first, size_t end) except -1 nogil:
-    """The defaults of the fields `[first, end)`; 0 when one of them has none."""
-    cdef size_t index
-    cdef const Field *field
-    for index in range(first, end):
-        field = &object.fields[index]
-        if field.on_missing != MISSING_STORED:
-            return 0
-        write_name(work, object, index)
-        write(work, field.stored, field.stored_nbytes)
-    return 1

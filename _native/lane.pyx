@@ -228,7 +228,7 @@ cdef class RecordLane:
     cdef int keep(self, Route *route, size_t index) except -1 nogil:
         """Claims the row and notes where it came from; 0 when it has no event id."""
         cdef Id id
-        if self.work.key_at != NULL:
+        if route.key_is_uuid and self.work.key_at != NULL:
             route.key_hint = self.work.key_at + 1 - self.work.record.data
         if self.table != NULL:
             if not self.event_id(route, index, &id):
@@ -302,7 +302,7 @@ cdef class RecordLane:
         ahead.key_at = 0
         for index in range(self.route_count):
             route = &self.routes[index]
-            if not route.key_hint or payload.nbytes < route.key_hint + UUID_NBYTES + 1 or not route.key_is_uuid:
+            if not route.key_hint or payload.nbytes < route.key_hint + UUID_NBYTES + 1:
                 continue
             text = payload.data + route.key_hint
             if not self.packed and ((text - 1)[0] != QUOTE or text[UUID_NBYTES] != QUOTE):
