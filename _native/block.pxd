@@ -46,11 +46,24 @@ cdef class BlockBuilder:
     cdef Layout layout_of(self, object row_type)
 
 
+cdef class Scratch:
+    """Buffers for the length of one call."""
+    cdef Buffer *buffers                # owned
+    cdef size_t count
+
+
+cdef class Pieces:
+    """A block as pieces of memory that lie in it, in the plan, or here."""
+    cdef Buffer buffer                  # owned; Piece after Piece
+    cdef Scratch scratch                # lineage columns that are made when they are asked for
+    cdef bytes head
+
+
 cdef class Block:
     cdef Plan plan
     cdef Columns columns                # the filled columns
     cdef Lineage origins                # where each row came from
     cdef readonly size_t rows
 
-    cdef bytes write_all(self)
+    cdef Pieces pieces(self, bytes prefix)
     cdef bytes write_rows(self, object rows)

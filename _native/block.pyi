@@ -2,6 +2,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from _native.frame import Body
 from _native.vocabulary import Column
 
 class BlockBuilder:
@@ -47,3 +48,5 @@ class Block:
         """(topic names, array('i') of positions in them, array('i') of partitions, array('q') of offsets), a row each."""
     def native(self, rows: Sequence[int] | None = None) -> bytes:
         """One Native block: of all rows, or of the rows with these indexes, which must ascend."""
+    def framed(self, prefix: bytes, rows: Sequence[int] | None = None) -> Body:
+        """The prefix and what `native` gives, as one LZ4 frame. ImportError when the package `lz4` is unusable."""

@@ -9,8 +9,10 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from _native.buffer cimport Buffer, buffer_bytes, buffer_free, buffer_varint
+from _native.frame cimport frame_of
 from _native.lineage cimport Lineage, LineageColumn, lineage_column
-from _native.node cimport Columns, Node, node_nbytes, node_reserve_like, node_select, node_write
+from _native.node cimport Columns, node_nbytes, node_pieces, node_reserve_like, node_select
+from _native.pieces cimport Piece, add_piece, pieces_nbytes
 
 from _native.chtypes import leaf, parse
 from _native.vocabulary import Column
@@ -233,37 +235,44 @@ cdef class Block:
 
     def native(self, rows=None):
         """One Native block: of all rows, or of the rows with these indexes, which must ascend."""
-        if rows is None:
-            return self.write_all()
-        return self.write_rows(rows)
+        cdef Pieces pieces
+        if rows is not None:
+            return self.write_rows(rows)
+        pieces = self.pieces(b"")
+        return joined(&pieces.buffer)
 
-    cdef bytes write_all(self):
-        """Sizes first, then one allocation and one copy. Lineage columns are short-lived buffers of their own."""
-        cdef bytes head = varint_bytes(len(self.plan.columns)) + varint_bytes(self.rows)
-        cdef Scratch scratch = Scratch(self.plan.lineage_count)
-        cdef size_t total = len(head)
-        cdef size_t index
-        cdef bytes header
-        for header in self.plan.headers:
-            total += len(header)
-        for index in range(self.plan.lineage_count):
-            self.origins.write(&self.plan.lineage[index], NULL, self.rows, &scratch.buffers[index])
-            total += scratch.buffers[index].used
-        total += columns_nbytes(self.columns)
-        cdef bytes block = PyBytes_FromStringAndSize(NULL, total)
-        cdef uint8_t *out = copy_bytes(<uint8_t *>PyBytes_AS_STRING(block), head)
+    def framed(self, bytes prefix not None, rows=None):
+        """The prefix and what `native` gives, as one LZ4 frame that is read through the buffer protocol."""
+        cdef Pieces pieces
+        cdef bytes chosen
+        if rows is None:
+            pieces = self.pieces(prefix)
+            return frame_of(&pieces.buffer)
+        pieces = Pieces(0)
+        chosen = self.write_rows(rows)
+        add_piece(&pieces.buffer, PyBytes_AS_STRING(prefix), len(prefix))
+        add_piece(&pieces.buffer, PyBytes_AS_STRING(chosen), len(chosen))
+        return frame_of(&pieces.buffer)
+
+    cdef Pieces pieces(self, bytes prefix):
+        """Where the bytes of the whole block lie, after those of `prefix`."""
+        cdef Pieces found = Pieces(self.plan.lineage_count)
+        cdef bytes head = prefix + varint_bytes(len(self.plan.columns)) + varint_bytes(self.rows)
+        cdef size_t column
         cdef long place
-        cdef Buffer *buffer
+        cdef bytes header
+        found.head = head
+        add_piece(&found.buffer, PyBytes_AS_STRING(head), len(head))
         for place, header in zip(self.plan.places, self.plan.headers):
-            out = copy_bytes(out, header)
+            add_piece(&found.buffer, PyBytes_AS_STRING(header), len(header))
             if place >= 0:
-                out = copy_node(&self.columns.nodes[place], out)
+                node_pieces(&self.columns.nodes[place], &found.buffer)
             else:
-                buffer = &scratch.buffers[-1 - place]
-                if buffer.used:
-                    memcpy(out, buffer.data, buffer.used)
-                out += buffer.used
-        return block
+                column = -1 - place
+                self.origins.add_pieces(
+                    &self.plan.lineage[column], self.rows, &found.scratch.buffers[column], &found.buffer
+                )
+        return found
 
     cdef bytes write_rows(self, object rows):
         cdef Scratch scratch = Scratch(2)
@@ -298,23 +307,21 @@ cdef int choose(object rows, size_t total, Buffer *chosen) except -1:
     return 0
 
 
-cdef uint8_t *copy_bytes(uint8_t *out, bytes data) noexcept:
-    memcpy(out, PyBytes_AS_STRING(data), len(data))
-    return out + len(data)
-
-
-cdef uint8_t *copy_node(Node *node, uint8_t *out) noexcept:
-    """Without the GIL: the block may be large and never changes."""
+cdef bytes joined(const Buffer *pieces):
+    """One allocation and one copy, without the GIL: the block may be large and never changes."""
+    cdef const Piece *piece = <const Piece *>pieces.data
+    cdef bytes block = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>pieces_nbytes(pieces))
+    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(block)
+    cdef size_t index
     with nogil:
-        out = node_write(node, out)
-    return out
+        for index in range(pieces.used // sizeof(Piece)):
+            memcpy(out, piece[index].data, piece[index].nbytes)
+            out += piece[index].nbytes
+    return block
 
 
 cdef class Scratch:
     """Owns buffers for the length of one call."""
-
-    cdef Buffer *buffers
-    cdef size_t count
 
     def __cinit__(self, size_t count):
         self.buffers = <Buffer *>calloc(count or 1, sizeof(Buffer))
@@ -328,3 +335,13 @@ cdef class Scratch:
             for index in range(self.count):
                 buffer_free(&self.buffers[index])
             free(self.buffers)
+
+
+cdef class Pieces:
+    """Where the bytes of a block lie, for the length of one call. Owns what is not in the block itself."""
+
+    def __cinit__(self, size_t lineage_count):
+        self.scratch = Scratch(lineage_count)
+
+    def __dealloc__(self):
+        buffer_free(&self.buffer)

@@ -1,6 +1,9 @@
 """Growth and release of byte buffers. Owns no memory itself: each buffer belongs to the struct that holds it."""
 
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport realloc
+from libc.string cimport memcpy
+
+from _native.pool cimport POOLED_BYTES_MIN, pool_give, pool_take
 
 cdef size_t SMALLEST_BYTES = 64
 
@@ -17,7 +20,13 @@ cdef int buffer_grow(Buffer *buffer, size_t extra) except -1 nogil:
         capacity = SMALLEST_BYTES
     if capacity < needed:
         capacity = needed
-    data = realloc(buffer.data, capacity)
+    if capacity <= POOLED_BYTES_MIN:
+        data = realloc(buffer.data, capacity)
+    else:
+        data = pool_take(capacity, &capacity)
+        if data != NULL and buffer.data != NULL:
+            memcpy(data, buffer.data, buffer.used)
+            pool_give(buffer.data, buffer.capacity)
     if data == NULL:
         with gil:
             raise MemoryError(f"a column buffer cannot grow to {capacity} bytes")
@@ -27,6 +36,6 @@ cdef int buffer_grow(Buffer *buffer, size_t extra) except -1 nogil:
 
 
 cdef void buffer_free(Buffer *buffer) noexcept nogil:
-    free(buffer.data)
+    pool_give(buffer.data, buffer.capacity)
     buffer.data = NULL
     buffer.used = buffer.capacity = buffer.mark = 0

@@ -49,10 +49,13 @@ cdef class Lineage:
     cdef dict positions         # name -> position in `topics`
 
     cdef int32_t topic_position(self, str topic) except -1
+    cdef int write_dictionary(self, size_t count, Buffer *out) except -1
     cdef int write_topics(
         self, const LineageColumn *column, const uint64_t *rows, size_t count, Buffer *out
     ) except -1
     cdef int write(self, const LineageColumn *column, const uint64_t *rows, size_t count, Buffer *out) except -1
+    cdef int add_pieces(self, const LineageColumn *column, size_t count, Buffer *made, Buffer *pieces) except -1
+    cdef bint is_stored(self, const LineageColumn *column, size_t count) noexcept
 
 
 cdef LineageColumn lineage_column(object column) except *

@@ -9,6 +9,7 @@ from array import array
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 
 from _native.buffer cimport Buffer, buffer_free, buffer_reserve, buffer_string, buffer_word
+from _native.pieces cimport add_piece
 
 from _native.chtypes import parse
 
@@ -95,21 +96,57 @@ cdef class Lineage:
                 buffer_word(out, <uint64_t>clamp_timestamp(column, timestamps[row]), column.width)
         return 0
 
+    cdef int add_pieces(self, const LineageColumn *column, size_t count, Buffer *made, Buffer *pieces) except -1:
+        """The column of the first `count` rows: as it is kept where the wire has the same bytes, or else in `made`."""
+        if not self.is_stored(column, count):
+            self.write(column, NULL, count, made)
+            return add_piece(pieces, made.data, made.used)
+        if column.kind == LINEAGE_TOPIC_DICTIONARY:
+            self.write_dictionary(count, made)
+            add_piece(pieces, made.data, made.used)
+            return add_piece(pieces, self.origins.topic_index.data, count * 4)
+        if column.kind == LINEAGE_PARTITION:
+            return add_piece(pieces, self.origins.partition.data, count * 4)
+        if column.kind == LINEAGE_OFFSET:
+            return add_piece(pieces, self.origins.offset.data, count * 8)
+        return add_piece(pieces, self.origins.timestamp.data, count * 8)
+
+    cdef bint is_stored(self, const LineageColumn *column, size_t count) noexcept:
+        """Whether the column's bytes on the wire are those that are kept anyway."""
+        cdef const int64_t *timestamps = <const int64_t *>self.origins.timestamp.data
+        cdef int64_t low = 0
+        cdef int64_t high = 0
+        cdef size_t index
+        if column.kind == LINEAGE_PARTITION:
+            return column.width == 4
+        if column.kind == LINEAGE_TIMESTAMP or (column.kind == LINEAGE_DATETIME64 and column.scale == 3):
+            for index in range(count):
+                low = min(low, timestamps[index])
+                high = max(high, timestamps[index])
+            return low >= 0 and (column.kind == LINEAGE_TIMESTAMP or high <= column.high)
+        return count > 0 and (column.kind == LINEAGE_TOPIC_DICTIONARY or column.kind == LINEAGE_OFFSET)
+
+    cdef int write_dictionary(self, size_t count, Buffer *out) except -1:
+        """What precedes the indexes of a LowCardinality column: version, index type, dictionary, their number."""
+        cdef bytes name
+        buffer_word(out, 1, 8)                  # the format's only version
+        buffer_word(out, 2 | (1 << 9), 8)       # indexes of 4 bytes; the dictionary follows
+        buffer_word(out, len(self.topics), 8)
+        for topic in self.topics:
+            name = topic.encode()
+            buffer_string(out, <const char *>name, len(name))
+        return buffer_word(out, count, 8)
+
     cdef int write_topics(
         self, const LineageColumn *column, const uint64_t *rows, size_t count, Buffer *out
     ) except -1:
-        """Names in every row, or as a LowCardinality column: version, index type, dictionary, indexes."""
+        """Names in every row, or as a LowCardinality column."""
         cdef const int32_t *positions = <const int32_t *>self.origins.topic_index.data
         cdef list names = [topic.encode() for topic in self.topics]
         cdef size_t index, row
         cdef bytes name
         if column.kind == LINEAGE_TOPIC_DICTIONARY:
-            buffer_word(out, 1, 8)                  # the format's only version
-            buffer_word(out, 2 | (1 << 9), 8)       # indexes of 4 bytes; the dictionary follows
-            buffer_word(out, len(names), 8)
-            for name in names:
-                buffer_string(out, <const char *>name, len(name))
-            buffer_word(out, count, 8)
+            self.write_dictionary(count, out)
         for index in range(count):
             row = rows[index] if rows != NULL else index
             if column.kind == LINEAGE_TOPIC_DICTIONARY:

@@ -87,7 +87,7 @@ cdef void node_mark_tree(Node *node) noexcept nogil
 cdef void node_restore(Node *node) noexcept nogil
 cdef Node *node_refused(Node *node) noexcept nogil
 cdef size_t node_nbytes(const Node *node) noexcept nogil
-cdef uint8_t *node_write(const Node *node, uint8_t *out) noexcept nogil
+cdef int node_pieces(const Node *node, Buffer *pieces) except -1
 cdef int node_select(const Node *node, const uint64_t *rows, size_t count, size_t total, Buffer *out) except -1 nogil
 cdef int node_zero(Node *node) except -1 nogil
 cdef int node_reserve_like(Node *node, const Node *last) except -1

@@ -6,6 +6,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from _native.buffer cimport Buffer, buffer_bytes, buffer_free, buffer_reserve, buffer_word
+from _native.pieces cimport add_piece
 
 cdef extern from *:
     """
@@ -176,15 +177,13 @@ cdef size_t node_nbytes(const Node *node) noexcept nogil:
     return total
 
 
-cdef uint8_t *node_write(const Node *node, uint8_t *out) noexcept nogil:
-    """Copies the column's values to `out`, which has room for node_nbytes; returns where they end."""
+cdef int node_pieces(const Node *node, Buffer *pieces) except -1:
+    """Adds the column's values as they lie in memory; they must not change as long as the pieces are used."""
     cdef size_t index
-    if node.data.used:
-        memcpy(out, node.data.data, node.data.used)
-        out += node.data.used
+    add_piece(pieces, node.data.data, node.data.used)
     for index in range(node.child_count):
-        out = node_write(&node.children[index], out)
-    return out
+        node_pieces(&node.children[index], pieces)
+    return 0
 
 
 cdef int node_select(const Node *node, const uint64_t *rows, size_t count, size_t total, Buffer *out) except -1 nogil:

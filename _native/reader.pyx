@@ -9,14 +9,9 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, strncpy
 
-import array as _array
+from _native.dynamic cimport find_symbol, loaded
 
-cdef extern from "<dlfcn.h>" nogil:
-    void *dlopen(const char *path, int mode)
-    void *dlsym(void *handle, const char *symbol)
-    const char *dlerror()
-    int RTLD_LAZY
-    int RTLD_NOLOAD
+import array as _array
 
 cdef extern from "<sys/types.h>" nogil:
     ctypedef long ssize_t
@@ -80,30 +75,17 @@ cdef array.array LONGS = _array.array("q")
 
 
 cdef int resolve(void *handle, const char *symbol, void **slot) except -1:
-    slot[0] = dlsym(handle, symbol)
-    if slot[0] == NULL:
-        raise ImportError(
-            f"librdkafka, as loaded by confluent-kafka, does not export {symbol.decode()}, which the reader needs. "
-            'Set kafka.reader = "confluent", or install the confluent-kafka wheel'
-        )
-    return 0
+    return find_symbol(handle, symbol, slot, 'Set kafka.reader = "confluent", or install the confluent-kafka wheel')
 
 
 def bind(str extension_path not None):
     """Binds to the librdkafka that the extension module at `extension_path` is linked with; returns its version text.
 
-    The extension must be loaded already: dlsym on its handle searches it and then the libraries it was linked with, so
-    that the very same librdkafka is found wherever the wheel, the distribution or the linker put it.
-    """
+    The extension must be loaded already."""
     global bound
     if bound:
         return api.version_str().decode()
-    cdef bytes path = extension_path.encode()
-    cdef void *handle = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)
-    cdef const char *reason
-    if handle == NULL:
-        reason = dlerror()
-        raise ImportError(f"{extension_path} is not loaded: {text(reason)}")
+    cdef void *handle = loaded(extension_path)
     resolve(handle, "rd_kafka_version", <void **>&api.version)
     resolve(handle, "rd_kafka_version_str", <void **>&api.version_str)
     if api.version() < VERSION_MIN:

@@ -3,7 +3,8 @@
 from _native.append import append
 from _native.block import Block, BlockBuilder
 from _native.chtypes import TypeSpec, parse
-from _native.claims import ClaimTable
+from _native.claims import ClaimTable, middle_and_high
+from _native.frame import Body
 from _native.lane import RecordLane
 from _native.reader import Reader, bind
 from _native.reader import Run as MessageRun
@@ -28,6 +29,7 @@ __all__ = [
     "SKIPPED",
     "Block",
     "BlockBuilder",
+    "Body",
     "ClaimTable",
     "Column",
     "FieldPlan",
@@ -42,5 +44,6 @@ __all__ = [
     "TypeSpec",
     "append",
     "bind",
+    "middle_and_high",
     "parse",
 ]

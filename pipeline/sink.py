@@ -20,7 +20,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from pipeline.classify import ErrorClass, name
 from pipeline.clickhouse import ClickHouse, ClickHouseError, TableFacts, literal, quote_table
@@ -30,6 +30,9 @@ from pipeline.errors import RejectLimitExceeded, SinkError
 from pipeline.intent import halves
 from pipeline.patience import Patience
 from pipeline.types import Partition, Reject, RejectCode, Span, Stage
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 T = TypeVar("T")
 
@@ -53,6 +56,9 @@ class Block(Protocol):
 
     def native(self, rows: Sequence[int] | None = None) -> bytes:
         """One Native block of these rows (ascending), or of all."""
+
+    def framed(self, prefix: bytes, rows: Sequence[int] | None = None) -> Buffer:
+        """The same after a prefix, as one LZ4 frame."""
 
 
 class Metrics(Protocol):
@@ -190,7 +196,7 @@ class Sink:
 
     def _put_remembered(self, write: Write, token: str, rows: list[int] | None) -> None:
         """Tries until it is acknowledged, or until the table may have forgotten the token of the first attempt."""
-        encoded = self._clickhouse.encode(write.table, write.columns, write.block.native(rows))
+        encoded = self._clickhouse.encode(write.table, write.columns, write.block, rows)
         first_s: float | None = None
 
         def attempt() -> None:

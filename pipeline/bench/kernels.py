@@ -1,4 +1,4 @@
-"""The kernels by themselves: decode + claim + append, the Native block, LZ4; their CPU time, and their instructions.
+"""The kernels by themselves: decode + claim + append, a block's end, its LZ4 frame; their CPU time and instructions.
 
 `python -m pipeline.bench.kernels WORKLOAD:RECORDS...` runs a fixed set of records through the lane of a worker and prints the
 CPU microseconds per record of each stage as one JSON object. Under
@@ -17,12 +17,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-import lz4.frame
-
 from pipeline import workload
 from pipeline.bench import canned
 from pipeline.dedup import Dedup
 from pipeline.lane import Lane
+from pipeline.native import Block
 from pipeline.types import Partition
 
 STAGES = ("take", "block", "lz4")
@@ -65,12 +64,12 @@ class Kernel:
         if counts.rows != len(records):
             raise SystemExit(f"{counts.rows} of {len(records)} records became rows")
 
-    def _blocks(self) -> list[bytes]:
-        return [target.builder.finish().native() for target in self._lane.targets if target.builder.rows]
+    def _blocks(self) -> list[Block]:
+        return [target.builder.finish() for target in self._lane.targets if target.builder.rows]
 
-    def _compress(self, blocks: Sequence[bytes]) -> None:
+    def _compress(self, blocks: Sequence[Block]) -> None:
         for block in blocks:
-            lz4.frame.compress(block)
+            block.framed(b"")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -111,7 +111,7 @@ class Sink:
                 self.drained.set()
             elif isinstance(event, BatchSealed):
                 for block in event.batch.blocks:
-                    block.block.native()
+                    block.block.framed(b"")
                 self.rows += event.batch.counts.rows
                 self.records += event.batch.counts.records
                 assert self._flow is not None

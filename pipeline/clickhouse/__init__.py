@@ -15,7 +15,7 @@ why no `max_execution_time` is sent: an insert that is always a little too slow 
 land; left alone, it lands on the first attempt and is recognised on the second.
 """
 
-from pipeline.clickhouse.client import ClickHouse, Encoded, TableFacts, literal, quote, quote_table
+from pipeline.clickhouse.client import ClickHouse, Encoded, NativeBlock, TableFacts, literal, quote, quote_table
 from pipeline.clickhouse.connection import (
     INSERT_SETTINGS,
     OWNED_SETTINGS,
@@ -32,6 +32,7 @@ __all__ = [
     "ClickHouseError",
     "Encoded",
     "Endpoint",
+    "NativeBlock",
     "TableFacts",
     "endpoints",
     "insert_settings",

@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pipeline import classify
 from pipeline.classify import ErrorClass
@@ -18,6 +18,8 @@ from pipeline.clickhouse.connection import ClickHouseError, Connection, Server, 
 from pipeline.config.schema import ClickHouse as ClickHouseConfig
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from pipeline.contract import TableColumn
 
 T = TypeVar("T")
@@ -44,12 +46,20 @@ class TableFacts(NamedTuple):
     """`_topic`, `_partition` and `_offset` are there: stored rows can be found by the record they came from."""
 
 
+class NativeBlock(Protocol):
+    """What is inserted: see `pipeline.native.Block`. `rows`: the indexes of the rows that are meant, None for all."""
+
+    def native(self, rows: Sequence[int] | None = None) -> bytes: ...
+
+    def framed(self, prefix: bytes, rows: Sequence[int] | None = None) -> Buffer: ...
+
+
 class Encoded(NamedTuple):
     """An insert ready to be sent any number of times: always the same bytes."""
 
     table: str
     columns: tuple[str, ...]
-    body: bytes
+    body: Buffer
     compression: str
 
 
@@ -224,15 +234,17 @@ class ClickHouse:
         message = f"there is no table {table}. {classify.next_step(60)}"
         return ClickHouseError(message, code=60, error_class=ErrorClass.STOP, reason="")
 
-    def encode(self, table: str, columns: Sequence[str], block: bytes) -> Encoded:
-        """Makes the bytes of an insert, once for all attempts."""
+    def encode(
+        self, table: str, columns: Sequence[str], block: NativeBlock, rows: Sequence[int] | None = None
+    ) -> Encoded:
+        """Makes the bytes of an insert of these rows, or of all, once for all attempts."""
         if self.embedded:
-            return Encoded(table, tuple(columns), block, "")
+            return Encoded(table, tuple(columns), block.native(rows), "")
         names = ", ".join(quote(column) for column in columns)
         statement = f"INSERT INTO {quote_table(table)} ({names}) FORMAT Native\n".encode()
         if self._config.compression == "none":
-            return Encoded(table, tuple(columns), statement + block, "")
-        return Encoded(table, tuple(columns), _lz4(statement, block), "lz4")
+            return Encoded(table, tuple(columns), statement + block.native(rows), "")
+        return Encoded(table, tuple(columns), block.framed(statement, rows), "lz4")
 
     def insert(self, encoded: Encoded, token: str) -> None:
         """One attempt. Returning means acknowledged; any error leaves open whether the block is stored."""
@@ -248,16 +260,3 @@ class ClickHouse:
             connection.client.raw_insert(
                 insert_block=memoryview(encoded.body), settings=settings, compression=encoded.compression or None
             )
-
-
-def _lz4(*parts: bytes) -> bytes:
-    """One LZ4 frame of all parts, without joining them first. The checksum catches what TCP's does not."""
-    import lz4.frame
-
-    compressor = lz4.frame.LZ4FrameCompressor(
-        block_size=lz4.frame.BLOCKSIZE_MAX1MB, block_linked=False, content_checksum=True
-    )
-    pieces = [compressor.begin(sum(map(len, parts)))]
-    pieces += [compressor.compress(part) for part in parts]
-    pieces.append(compressor.flush())
-    return b"".join(pieces)

@@ -20,6 +20,8 @@ DEAD_LETTER_QUEUE_BYTES_MAX = 64 * MIB
 """Letters not yet acknowledged (`queue.buffering.max.kbytes`)."""
 CLAIM_BYTES = 41
 """An entry of 32 bytes and its share of an index that is three quarters full (`_native/claims.pxd`)."""
+KEPT_BYTES_MAX = 64 * MIB
+"""Memory of blocks that are done, kept for the next ones (`_native/pool.pxd`)."""
 ROW_BYTES = 1_000
 """A decoded row with its fields as Python objects, beside the bytes of the record; an estimate."""
 BASE_BYTES = 150 * MIB
@@ -40,6 +42,8 @@ def memory_plan(config: Config) -> list[MemoryLimit]:
     limits, batch, clickhouse = config.limits, config.batch, config.clickhouse
     source = SOURCE_QUEUE_BYTES_MAX + FETCH_BYTES_MAX
     letters = DEAD_LETTER_QUEUE_BYTES_MAX if config.dead_letters.topic else 0
+    # Without compression the block is made first and then joined with its statement.
+    copies = 2 if clickhouse.compression == "none" else 1
     claims = config.dedup.ids_max * CLAIM_BYTES if config.dedup.key else 0
     lines = [
         MemoryLimit("interpreter_and_libraries", BASE_BYTES, "estimate, without any record"),
@@ -55,9 +59,10 @@ def memory_plan(config: Config) -> list[MemoryLimit]:
         MemoryLimit("open_batch", batch.bytes_max, "batch.bytes_max"),
         MemoryLimit(
             "insert_copies",
-            2 * clickhouse.insert_threads * batch.bytes_max,
-            "clickhouse.insert_threads x batch.bytes_max x 2: the block as sent, and compressed",
+            copies * clickhouse.insert_threads * batch.bytes_max,
+            f"clickhouse.insert_threads x batch.bytes_max x {copies}: the block as sent, at most as large as its rows",
         ),
+        MemoryLimit("kept_memory", KEPT_BYTES_MAX, "fixed: of blocks that are done, for the next ones"),
         MemoryLimit("dead_letter_queue", letters, "fixed, with dead_letters.topic"),
         MemoryLimit("claims", claims, f"dedup.ids_max x {CLAIM_BYTES}, with dedup.key"),
     ]

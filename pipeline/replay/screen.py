@@ -15,7 +15,7 @@ from pipeline.batch import TableBlock
 from pipeline.clickhouse import ClickHouse, literal, quote, quote_table
 from pipeline.contract import Contract, Target
 from pipeline.lane import Ranges, merged
-from pipeline.native import Block
+from pipeline.native import Block, Body
 from pipeline.sink import Sink
 from pipeline.types import Partition, Span
 
@@ -122,7 +122,13 @@ class Left:
         return topics, topic_of, numbers, offsets
 
     def native(self, rows: Sequence[int] | None = None) -> bytes:
-        return self._block.native(self._rows if rows is None else [self._rows[row] for row in rows])
+        return self._block.native(self._chosen(rows))
+
+    def framed(self, prefix: bytes, rows: Sequence[int] | None = None) -> Body:
+        return self._block.framed(prefix, self._chosen(rows))
+
+    def _chosen(self, rows: Sequence[int] | None) -> list[int]:
+        return self._rows if rows is None else [self._rows[row] for row in rows]
 
 
 _NONE = Ranges(())

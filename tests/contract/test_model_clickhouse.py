@@ -92,7 +92,7 @@ def put(place: Any, rows: Sequence[Row], token: str, partition: int = 0) -> None
     times = array("q", [START_MS + offset * 1_000 for offset in offsets])
     statuses = bytearray(len(rows))
     append({First: builder}, list(events), Run(TOPIC, partition, 0, offsets, times), None, None, statuses)
-    place.client.insert(place.client.encode(TABLE, NAMES, builder.finish().native()), token)
+    place.client.insert(place.client.encode(TABLE, NAMES, builder.finish()), token)
 
 
 def test_a_token_is_one_insert_whatever_the_data(place: Any) -> None:

@@ -138,7 +138,7 @@ def test_a_block_arrives_as_it_was_built(bench: Bench) -> None:
 def test_the_same_token_is_one_copy_also_from_many_threads(chdb_server: Database, compression: str) -> None:
     bench = Bench(chdb_server, compression=compression)
     bench.create()
-    encoded = bench.clickhouse.encode("events", NAMES, block_of(SPANS).native())
+    encoded = bench.clickhouse.encode("events", NAMES, block_of(SPANS))
     threads = [threading.Thread(target=bench.clickhouse.insert, args=(encoded, "token")) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -160,7 +160,7 @@ def test_a_block_that_begins_with_a_blank_byte(bench: Bench, count: int) -> None
     run = Run("t", 0, 0, array("q", [0]), array("q", [0]))
     append({row_type: builder}, [row_type(*range(count))], run, None, None, bytearray(1))
     bench.clickhouse.command(f"CREATE TABLE wide ({', '.join(f'{name} UInt8' for name in names)}) ENGINE = Memory")
-    bench.clickhouse.insert(bench.clickhouse.encode("wide", names, builder.finish().native()), "token")
+    bench.clickhouse.insert(bench.clickhouse.encode("wide", names, builder.finish()), "token")
     assert bench.clickhouse.query_rows("SELECT * FROM wide") == [tuple(range(count))]
 
 

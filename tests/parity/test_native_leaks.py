@@ -20,6 +20,7 @@ from native_cases import LINEAGE, SECRET, TYPES, Colour, run_of
 from _native.append import append
 from _native.block import BlockBuilder
 from _native.claims import ClaimTable
+from _native.pool import pool_nbytes
 from _native.vocabulary import Column
 
 
@@ -33,11 +34,11 @@ class MallocInfo(ctypes.Structure):
 
 
 def c_bytes() -> int:
-    """Bytes handed out by malloc, those mapped included."""
+    """Bytes handed out by malloc and in use, those mapped included."""
     info = ctypes.CDLL(None).mallinfo2
     info.restype = MallocInfo
     found = info()
-    return int(found.uordblks + found.hblkhd)
+    return int(found.uordblks + found.hblkhd) - pool_nbytes()
 
 
 class Row(msgspec.Struct):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import classify
-from pipeline.clickhouse import ClickHouseError, Encoded, TableFacts
+from pipeline.clickhouse import ClickHouseError, Encoded, NativeBlock, TableFacts
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.loop import Loop, Process
 
@@ -294,8 +294,10 @@ class SimClickHouse:
         self._faults = faults
         self._trace = trace
 
-    def encode(self, table: str, columns: Sequence[str], block: bytes) -> Encoded:
-        encoded = _Sent(table, tuple(columns), block, "")
+    def encode(
+        self, table: str, columns: Sequence[str], block: NativeBlock, rows: Sequence[int] | None = None
+    ) -> Encoded:
+        encoded = _Sent(table, tuple(columns), block.native(rows), "")
         encoded.source = self._process, self._held()
         return encoded
 

@@ -50,6 +50,9 @@ class FakeBlock:
     def native(self, rows: Sequence[int] | None = None) -> Any:
         return list(self._rows) if rows is None else [self._rows[row] for row in rows]
 
+    def framed(self, prefix: bytes, rows: Sequence[int] | None = None) -> Any:
+        raise NotImplementedError
+
 
 def failure(code: int, **more: Any) -> ClickHouseError:
     return ClickHouseError(f"code {code}", code=code, error_class=classify(code), reason="test", **more)
@@ -72,8 +75,8 @@ class FakeClickHouse:
     def table_facts(self, table: str) -> TableFacts:
         return self.facts
 
-    def encode(self, table: str, columns: Sequence[str], block: Any) -> Any:
-        return block
+    def encode(self, table: str, columns: Sequence[str], block: Any, rows: Sequence[int] | None = None) -> Any:
+        return block.native(rows)
 
     def insert(self, rows: list[Row], token: str) -> None:
         self.attempts.append((token, rows))

@@ -1,0 +1,111 @@
+"""Keeps large pieces of memory for their next use. One pool a process, guarded by a lock; pool.pxd says how it works.
+
+A chunk that is handed out belongs to whoever took it. Giving it back is to its owner no different from freeing it, so
+that it can be done wherever memory is freed, by any thread, also in a destructor.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+cdef extern from *:
+    """
+    #include <pthread.h>
+    static pthread_mutex_t penstock_pool_mutex = PTHREAD_MUTEX_INITIALIZER;
+    #define PENSTOCK_POOL_LOCK() ((void)pthread_mutex_lock(&penstock_pool_mutex))
+    #define PENSTOCK_POOL_UNLOCK() ((void)pthread_mutex_unlock(&penstock_pool_mutex))
+    #define PENSTOCK_HIGHEST_BIT(word) (63 - __builtin_clzll(word))
+    /* The sanitizer sees who uses memory after its end only where memory ends. */
+    #if defined(__SANITIZE_ADDRESS__)
+    #define PENSTOCK_POOLS 0
+    #else
+    #define PENSTOCK_POOLS 1
+    #endif
+    """
+    void lock "PENSTOCK_POOL_LOCK"() noexcept nogil
+    void unlock "PENSTOCK_POOL_UNLOCK"() noexcept nogil
+    int highest_bit "PENSTOCK_HIGHEST_BIT"(uint64_t word) noexcept nogil
+    const bint POOLS "PENSTOCK_POOLS"
+
+cdef enum:
+    LOWEST_BIT = 15         # of POOLED_BYTES_MIN
+    SIZES_EACH = 4          # in each power of two
+    SIZES = 100             # up to 2^40 bytes
+    LARGER_MAX = 4          # sizes that a chunk may be larger than asked for
+
+cdef void *kept[SIZES]      # by size; the first bytes of a chunk are the address of the next one
+cdef size_t kept_bytes = 0
+
+
+cdef inline size_t size_at(size_t index) noexcept nogil:
+    return <size_t>(SIZES_EACH + 1 + index % SIZES_EACH) << (LOWEST_BIT - 2 + index // SIZES_EACH)
+
+
+cdef inline size_t index_of(size_t nbytes) noexcept nogil:
+    """Of the smallest size that holds `nbytes`, which are more than POOLED_BYTES_MIN."""
+    cdef int bit = highest_bit(nbytes - 1)
+    return <size_t>(bit - LOWEST_BIT) * SIZES_EACH + ((nbytes - 1) >> (bit - 2)) - SIZES_EACH
+
+
+cdef void *pool_take(size_t nbytes, size_t *capacity) noexcept nogil:
+    """Memory for `nbytes` at least; `capacity` becomes its size. NULL when there is none."""
+    global kept_bytes
+    cdef size_t first, index
+    cdef void *chunk = NULL
+    capacity[0] = nbytes
+    if nbytes <= POOLED_BYTES_MIN:
+        return malloc(nbytes)
+    first = index = index_of(nbytes)
+    if first >= SIZES:
+        return malloc(nbytes)
+    lock()
+    while index < SIZES and index <= first + LARGER_MAX and kept[index] == NULL:
+        index += 1
+    if index < SIZES and index <= first + LARGER_MAX:
+        chunk = kept[index]
+        memcpy(&kept[index], chunk, sizeof(void *))
+        kept_bytes = kept_bytes - size_at(index)
+    unlock()
+    if chunk == NULL:
+        index = first
+        chunk = malloc(size_at(index))
+    capacity[0] = size_at(index)
+    return chunk
+
+
+cdef void pool_give(void *chunk, size_t capacity) noexcept nogil:
+    """Lets go of what `pool_take` gave with that capacity."""
+    global kept_bytes
+    cdef size_t index
+    if POOLS and capacity > POOLED_BYTES_MIN and capacity <= POOL_BYTES_MAX:
+        index = index_of(capacity)
+        lock()
+        if kept_bytes + capacity <= POOL_BYTES_MAX:
+            memcpy(chunk, &kept[index], sizeof(void *))
+            kept[index] = chunk
+            kept_bytes = kept_bytes + capacity
+            chunk = NULL
+        unlock()
+    free(chunk)
+
+
+def pool_nbytes():
+    """Bytes that are kept and unused."""
+    return kept_bytes
+
+
+def pool_trim():
+    """Frees what is kept; returns how many bytes that were."""
+    global kept_bytes
+    cdef size_t index
+    cdef size_t before = kept_bytes
+    cdef void *chunk
+    lock()
+    for index in range(SIZES):
+        while kept[index] != NULL:
+            chunk = kept[index]
+            memcpy(&kept[index], chunk, sizeof(void *))
+            kept_bytes = kept_bytes - size_at(index)
+            free(chunk)
+    unlock()
+    return before
