@@ -154,7 +154,8 @@ class OpenBatch:
         """Counts what became of a run of records and keeps its dead letters; its rows are in the builders already."""
         self.counts.add(taken.counts)
         self.letters += taken.letters
-        self._letter_bytes += sum(len(letter.value or b"") for letter in taken.letters)
+        if taken.letters:
+            self._letter_bytes += sum(len(letter.value or b"") for letter in taken.letters)
         if taken.oldest_ms > 0:
             self.oldest_ms = min(self.oldest_ms or taken.oldest_ms, taken.oldest_ms)
 

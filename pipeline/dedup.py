@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from pipeline.config.schema import Dedup as DedupConfig
-from pipeline.native import ClaimTable
+from pipeline.native import ClaimTable, middle_and_high
 from pipeline.types import Partition, Records
 
 GENERATIONS = 8
@@ -25,8 +25,6 @@ GENERATIONS = 8
 OUTAGE_MS = 120_000
 """Claims are kept for so long beyond the window: a partition at its end, for which the window does not wait, may fall behind
 the others while its leader is away."""
-SAMPLE_RECORDS = 64
-"""Timestamps of a run that are looked at."""
 KEY = "@key"
 HEADER = "@header:"
 
@@ -116,14 +114,17 @@ class Dedup:
         behind others, and a run of a backlog may span more than the window. Of each run the median counts, so that a few
         records of a producer with a wrong clock do not empty the window.
         """
-        sample = sorted(timestamps[:: max(1, len(timestamps) // SAMPLE_RECORDS)])
-        if self.claims is None or not sample or (median_ms := sample[(len(sample) - 1) // 2]) <= 0:
+        if self.claims is None or not timestamps:
+            return
+        median_ms, high_ms = middle_and_high(timestamps)
+        if median_ms <= 0:
             return
         self._note_rotations(self.claims.rotations)
-        latest_ms = max(self._latest_ms, sample[(len(sample) - 1) * 9 // 10])
+        latest_ms = max(self._latest_ms, high_ms)
         self._has_come(partition, latest_ms)
-        self._reached_ms.setdefault(partition, median_ms)
-        if not self._awaited:
+        reached_ms = self._reached_ms.setdefault(partition, median_ms)
+        # The furthest behind is looked for only where even this partition's own time would drop something.
+        if not self._awaited and self._oldest_end_ms() <= self._expired_ms(reached_ms):
             self._drop_until(min(self._reached_ms.values()))
         self._reached_ms[partition] = median_ms
         self._begun_ms = self._begun_ms or median_ms
@@ -144,13 +145,21 @@ class Dedup:
 
     def _drop_until(self, now_ms: int) -> None:
         """Drops the generations whose latest record is a window or more before `now_ms`."""
-        expired_ms = now_ms - self._config.window_s * 1000 - OUTAGE_MS
+        expired_ms = self._expired_ms(now_ms)
         if 0 < self._latest_ms <= expired_ms:
             for _ in range(GENERATIONS):
                 self._rotate()
             self._ends_ms.clear()
         while self._ends_ms and self._ends_ms[0] <= expired_ms:
             self._rotate()
+
+    def _expired_ms(self, now_ms: int) -> int:
+        """A generation whose latest record is not after this has left the window."""
+        return now_ms - self._config.window_s * 1000 - OUTAGE_MS
+
+    def _oldest_end_ms(self) -> int:
+        """The earliest latest record of a generation that is held; the one that is being filled comes last."""
+        return self._ends_ms[0] if self._ends_ms else self._latest_ms
 
     def _rotate(self) -> None:
         assert self.claims is not None

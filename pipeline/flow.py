@@ -279,14 +279,20 @@ class Flow:
             return
         started_s = self._clock.monotonic_s()
         events = source.poll(records_max, POLL_S)
-        self._metrics.stage_seconds("source", self._clock.monotonic_s() - started_s)
-        for event in events:
+        taking_s = self._clock.monotonic_s()
+        # A run is let go of as soon as it is taken, while its messages are still in the processor's cache.
+        events.reverse()
+        while events:
+            event = events.pop()
             if isinstance(event, SourceFault):
                 self._halt(event, source)
             elif isinstance(event, PartitionEnd):
                 self._end(event)
             else:
-                self._take(event)
+                self._take(event, taking_s)
+        # Once a poll, which brings many runs: counters have locks.
+        self._metrics.stage_seconds("source", taking_s - started_s)
+        self._metrics.stage_seconds("decode", self._clock.monotonic_s() - taking_s)
         if self._bounds is not None and self._turn is not None and self._turn not in self.at_end:
             position = self._positions.get(self._turn)
             if position is not None and position >= self._bounds.end(self._turn):
@@ -299,7 +305,7 @@ class Flow:
         records_max = max(1, min(room, limits.poll_records_max))
         return records_max if self._bounds is None else min(records_max, self._bounds.allowance())
 
-    def _take(self, records: Records) -> None:
+    def _take(self, records: Records, now_s: float) -> None:
         partition = records.partition
         position = self._positions.get(partition)
         if position is None or partition in self.halted:
@@ -310,7 +316,6 @@ class Flow:
             return
         if not self._batch.has_room_for(partition):
             self._seal("partitions")
-        started_s = self._clock.monotonic_s()
         self._dedup.pass_time(partition, records.timestamps)
         left_out = self._to_leave_out(partition, position, next_offset)
         if left_out is not None and records.offsets[0] >= left_out.end:
@@ -319,11 +324,10 @@ class Flow:
             # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.
             self._recovery.claim(records, 0, len(records), left_out.stored)
         taken = self._lanes[partition.topic].take(records, 0, cut, left_out)
-        self._metrics.stage_seconds("decode", self._clock.monotonic_s() - started_s)
         self._count_cold(records)
         self._judge(taken.letters)
         self._ratio.add(taken.counts.records, len(taken.letters))
-        self._batch.cover(partition, position, next_offset, started_s)
+        self._batch.cover(partition, position, next_offset, now_s)
         self._batch.add(taken)
         self._positions[partition] = next_offset
         self.last_timestamp_ms[partition] = records.timestamps[-1]

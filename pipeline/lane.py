@@ -145,10 +145,11 @@ class Lane:
             stored=fates.stored,
             lettered=fates.lettered,
         )
-        letters = [
-            self._letter(records, first + index, reject) for index, reject in sorted(fates.rejects, key=itemgetter(0))
-        ]
-        counts.rejects.update(letter.reject.code for letter in letters)
+        letters: list[DeadLetter] = []
+        if fates.rejects:
+            fates.rejects.sort(key=itemgetter(0))
+            letters = [self._letter(records, first + index, reject) for index, reject in fates.rejects]
+            counts.rejects.update(letter.reject.code for letter in letters)
         oldest_ms = records.oldest_ms if whole else min(run.timestamps, default=-1)
         return Taken(counts, self._without_written(letters, left_out), oldest_ms)
 
@@ -217,6 +218,8 @@ class Lane:
             rows, rejects, filtered = self._decoder.decode([records.value(first + index)])
             fates.filtered += filtered
             fates.rejects += [(index, reject) for _, reject in rejects]
+            if rows[0] is None:
+                return
             one = run._replace(offsets=run.offsets[index : index + 1], timestamps=run.timestamps[index : index + 1])
             status = bytearray(1)
             key = None if keys is None else keys[index : index + 1]
