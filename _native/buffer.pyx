@@ -3,7 +3,7 @@
 from libc.stdlib cimport realloc
 from libc.string cimport memcpy
 
-from _native.pool cimport POOLED_BYTES_MIN, pool_give, pool_take
+from _native.pool cimport pool_find, pool_give
 
 cdef size_t SMALLEST_BYTES = 64
 
@@ -20,13 +20,13 @@ cdef int buffer_grow(Buffer *buffer, size_t extra) except -1 nogil:
         capacity = SMALLEST_BYTES
     if capacity < needed:
         capacity = needed
-    if capacity <= POOLED_BYTES_MIN:
+    data = pool_find(capacity, &capacity)
+    if data == NULL:
+        # Of large memory this moves pages and copies nothing.
         data = realloc(buffer.data, capacity)
-    else:
-        data = pool_take(capacity, &capacity)
-        if data != NULL and buffer.data != NULL:
-            memcpy(data, buffer.data, buffer.used)
-            pool_give(buffer.data, buffer.capacity)
+    elif buffer.data != NULL:
+        memcpy(data, buffer.data, buffer.used)
+        pool_give(buffer.data, buffer.capacity)
     if data == NULL:
         with gil:
             raise MemoryError(f"a column buffer cannot grow to {capacity} bytes")

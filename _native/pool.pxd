@@ -1,6 +1,6 @@
 """Large pieces of memory that are used again: what one block has let go of, the next one fills, without page faults.
 
-    take: the smallest free chunk that fits, up to twice the size --or--> malloc
+    find: the smallest free chunk that fits, up to twice the size --or--> malloc, by the caller
     give: kept, if all that is kept stays below POOL_BYTES_MAX --or--> free
 
 Chunks come in four sizes for each power of two, so that a fifth of one is unused at the most. Any thread may take or
@@ -13,5 +13,5 @@ cdef enum:
     POOL_BYTES_MAX = 64 * 1024 * 1024   # kept and unused; the memory plan counts it
 
 
-cdef void *pool_take(size_t nbytes, size_t *capacity) noexcept nogil
+cdef void *pool_find(size_t nbytes, size_t *capacity) noexcept nogil
 cdef void pool_give(void *chunk, size_t capacity) noexcept nogil

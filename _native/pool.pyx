@@ -5,7 +5,7 @@ that it can be done wherever memory is freed, by any thread, also in a destructo
 """
 
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 cdef extern from *:
@@ -47,34 +47,32 @@ cdef inline size_t index_of(size_t nbytes) noexcept nogil:
     return <size_t>(bit - LOWEST_BIT) * SIZES_EACH + ((nbytes - 1) >> (bit - 2)) - SIZES_EACH
 
 
-cdef void *pool_take(size_t nbytes, size_t *capacity) noexcept nogil:
-    """Memory for `nbytes` at least; `capacity` becomes its size. NULL when there is none."""
+cdef void *pool_find(size_t nbytes, size_t *capacity) noexcept nogil:
+    """A chunk for `nbytes` at least, NULL when none is kept. `capacity` becomes its size, or the size to ask malloc for."""
     global kept_bytes
     cdef size_t first, index
     cdef void *chunk = NULL
     capacity[0] = nbytes
     if nbytes <= POOLED_BYTES_MIN:
-        return malloc(nbytes)
+        return NULL
     first = index = index_of(nbytes)
     if first >= SIZES:
-        return malloc(nbytes)
+        return NULL
+    capacity[0] = size_at(first)
     lock()
     while index < SIZES and index <= first + LARGER_MAX and kept[index] == NULL:
         index += 1
     if index < SIZES and index <= first + LARGER_MAX:
         chunk = kept[index]
         memcpy(&kept[index], chunk, sizeof(void *))
-        kept_bytes = kept_bytes - size_at(index)
+        capacity[0] = size_at(index)
+        kept_bytes = kept_bytes - capacity[0]
     unlock()
-    if chunk == NULL:
-        index = first
-        chunk = malloc(size_at(index))
-    capacity[0] = size_at(index)
     return chunk
 
 
 cdef void pool_give(void *chunk, size_t capacity) noexcept nogil:
-    """Lets go of what `pool_take` gave with that capacity."""
+    """Lets go of memory from `pool_find` or malloc, which has that capacity."""
     global kept_bytes
     cdef size_t index
     if POOLS and capacity > POOLED_BYTES_MIN and capacity <= POOL_BYTES_MAX:

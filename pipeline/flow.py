@@ -280,6 +280,8 @@ class Flow:
         started_s = self._clock.monotonic_s()
         events = source.poll(records_max, POLL_S)
         taking_s = self._clock.monotonic_s()
+        # Once a poll, which brings many runs: counters have locks.
+        self._metrics.stage_seconds("source", taking_s - started_s)
         # A run is let go of as soon as it is taken, while its messages are still in the processor's cache.
         events.reverse()
         while events:
@@ -290,8 +292,6 @@ class Flow:
                 self._end(event)
             else:
                 self._take(event, taking_s)
-        # Once a poll, which brings many runs: counters have locks.
-        self._metrics.stage_seconds("source", taking_s - started_s)
         self._metrics.stage_seconds("decode", self._clock.monotonic_s() - taking_s)
         if self._bounds is not None and self._turn is not None and self._turn not in self.at_end:
             position = self._positions.get(self._turn)
