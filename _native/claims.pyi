@@ -18,7 +18,7 @@ class ClaimTable:
         """Claims from RowBinary rows (key columns, Int32 partition, Int64 offset), oldest first; the rows claimed.
 
         `key_layout` are the ClickHouse types of the key columns. Rows of partitions that `slots` does not name, and rows
-        with a NULL in the key, are passed over.
+        with a NULL in the key, are passed over. What is stored takes the claim over from whoever has it.
         """
     def event_id(self, key: bytes) -> bytes:
         """The 16-byte id of an explicit key (record key or header): hashed as a RowBinary String."""

@@ -282,6 +282,7 @@ cdef class Restore:
         cdef size_t start = self.take(12)
         cdef int32_t partition
         cdef int64_t offset
+        cdef Entry *entry
         cdef Id id
         memcpy(&partition, self.data + start, 4)
         memcpy(&offset, self.data + start + 4, 8)
@@ -293,7 +294,13 @@ cdef class Restore:
         else:
             id = sip128(key, key_nbytes, self.claims.secret)
         id = masked(id, self.mask)
-        table_claim(table, id, table_hash(table, id), slot, offset)
+        entry = table_find(table, id, table_hash(table, id))
+        if entry != NULL:
+            # The row is stored. Whoever else has the claim may yet be dropped, and the claim with it.
+            entry.slot = slot
+            entry.offset = offset
+        else:
+            table_claim(table, id, table_hash(table, id), slot, offset)
         return 1
 
     cdef size_t take(self, size_t nbytes) except? 0:

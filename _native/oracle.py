@@ -140,6 +140,14 @@ class ClaimTable:
         self._live[0][id] = (slot, offset)
         return APPENDED
 
+    def _take_over(self, id: bytes, slot: int, offset: int) -> None:
+        """The claim of a record that is stored."""
+        for generation in self._live:
+            if id in generation:
+                generation[id] = (slot, offset)
+                return
+        self.claim(id, slot, offset)
+
     def claim_many(self, ids: bytes, slot: int, offsets: Iterable[int]) -> bytearray:
         index = self._index(slot)
         return bytearray(
@@ -183,7 +191,7 @@ class ClaimTable:
                 key = b"".join(part for part in parts if part is not None)
                 uuid = len(specs) == 1 and leaf(specs[0]).kind == "uuid"
                 id = key if uuid else siphash128(key, self._secret)
-                self.claim(self.masked(id, domain), indexes[partition], offset)
+                self._take_over(self.masked(id, domain), indexes[partition], offset)
                 claimed += 1
         return claimed
 

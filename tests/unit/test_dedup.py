@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import uuid
 from array import array
 from collections.abc import Callable
 
@@ -175,6 +177,19 @@ def test_a_claim_beyond_what_is_durable_is_void_when_its_partition_goes() -> Non
     dedup.freeze(HERE, 5)
     assert claim(dedup, THERE, 9) == NEW
     assert claim(dedup, THERE, 10) == DUPLICATE
+
+
+def test_a_row_read_back_takes_the_claim_over_from_a_record_that_may_yet_be_dropped() -> None:
+    """A copy of it was read first, in a partition that goes before its batch is written (found by the simulation)."""
+    dedup = Dedup(DedupConfig(key=["id"], window_s=3_600, ids_max=10_000))
+    dedup.open(THERE)
+    dedup.open(HERE)
+    assert dedup.claims is not None
+    other = uuid.uuid4().bytes
+    assert dedup.claims.claim_many(other, dedup.slot(THERE), array("q", [2]))[0] == NEW
+    dedup.restore(other + struct.pack("<iq", HERE.number, 7), ["UUID"], HERE, b"")
+    dedup.freeze(THERE, 0)
+    assert dedup.claims.claim_many(other, dedup.slot(HERE), array("q", [16]))[0] == DUPLICATE
 
 
 def test_a_claim_of_a_durable_record_stays_when_its_partition_goes() -> None:
