@@ -71,7 +71,7 @@ class Driver:
 
     def read(self) -> int:
         """Takes the run of four records; how many rows the batch has then."""
-        self.flow._take(cast("Any", Run()))
+        self.flow._take(cast("Any", Run()), 0.0)
         return self.flow._batch.rows
 
 
