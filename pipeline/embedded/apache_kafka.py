@@ -31,7 +31,7 @@ BROKERS_MAX = 3
 HEAP_MB = 384
 FETCH_S_MAX = 300.0
 FORMAT_S_MAX = 60.0
-START_S_MAX = 90.0
+START_S_MAX = 240.0
 STOP_GRACE_S = 20.0
 
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,11 @@ class Worker:
     @property
     def running(self) -> bool:
         return self._child is not None and self._child.running
+
+    @property
+    def began(self) -> bool:
+        """Whether the present process serves its metrics yet; it listens to signals from then on."""
+        return any("port" in line for line in self.lines())
 
     @property
     def pid(self) -> int:
@@ -134,6 +140,7 @@ class Fleet:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._tend, name="fleet", daemon=True)
         self._restarts: dict[int, float] = {}
+        self._restarting = True
         self.workers: dict[int, Worker] = {}
         self.exits: list[Exit] = []
 
@@ -180,11 +187,27 @@ class Fleet:
                 self.workers[number].thaw()
 
     def stop(self, number: int) -> int:
-        """SIGTERM; the exit code, negative when it had to be killed. The others are looked after meanwhile."""
+        """SIGTERM; the exit code, negative when it had to be killed. The others are looked after meanwhile.
+
+        A worker that has not come to the point where it listens to signals dies of this one, as any process would: 0.
+        """
         with self._lock:
             self._restarts.pop(number, None)
+            began = self.workers[number].began
             child = self.workers[number].release()
-        return child.stop(DRAIN_S_MAX) if child is not None else 0
+        code = child.stop(DRAIN_S_MAX) if child is not None else 0
+        return 0 if code == -signal.SIGTERM and not began else code
+
+    @contextmanager
+    def none_restarted(self) -> Iterator[None]:
+        """Inside, a worker that ends by itself stays away."""
+        with self._lock:
+            self._restarting = False
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._restarting = True
 
     def running(self) -> list[int]:
         """Those that run and are not frozen."""
@@ -220,7 +243,7 @@ class Fleet:
                         self.exits.append(Exit(number, ended[0], now_s, ended[1]))
                         self._restarts[number] = now_s + RESTART_S
                 for number, due_s in list(self._restarts.items()):
-                    if now_s >= due_s and number in self.workers:
+                    if self._restarting and now_s >= due_s and number in self.workers:
                         del self._restarts[number]
                         self.workers[number].start()
 

@@ -75,7 +75,7 @@ def forget_offsets(scene: Scene, rng: Random) -> None:
 
     Then everything is read again from the beginning, and only the lineage of the rows says what is there already.
     """
-    with scene.servers, scene.wires:
+    with scene.servers, scene.wires, scene.fleet.none_restarted():
         scene.stage.servers.network.heal()
         for number in scene.fleet.running():
             if rng.random() < 0.5:
