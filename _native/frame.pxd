@@ -11,9 +11,9 @@ from libc.stdint cimport uint8_t, uint32_t
 from _native.buffer cimport Buffer
 
 cdef enum:
-    FRAME_BLOCK_BYTES = 256 * 1024  # of the content in one block, at most
+    FRAME_BLOCK_BYTES = 262144  # of the content in one block, at most
     BLOCK_SIZE_CODE = 5             # which is this in BD
-    JOINED_BYTES = 16 * 1024        # smaller pieces share a block
+    JOINED_BYTES = 16384        # smaller pieces share a block
 
 
 cdef struct Frame:

@@ -9,8 +9,8 @@ give.
 
 
 cdef enum:
-    POOLED_BYTES_MIN = 32 * 1024        # what is not larger comes from malloc, which keeps it by itself
-    POOL_BYTES_MAX = 64 * 1024 * 1024   # kept and unused; the memory plan counts it
+    POOLED_BYTES_MIN = 32768        # what is not larger comes from malloc, which keeps it by itself
+    POOL_BYTES_MAX = 67108864   # kept and unused (64 MiB); the memory plan counts it
 
 
 cdef void *pool_find(size_t nbytes, size_t *capacity) noexcept nogil

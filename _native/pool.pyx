@@ -53,7 +53,7 @@ cdef void *pool_find(size_t nbytes, size_t *capacity) noexcept nogil:
     cdef size_t first, index
     cdef void *chunk = NULL
     capacity[0] = nbytes
-    if nbytes <= POOLED_BYTES_MIN:
+    if nbytes <= <size_t>POOLED_BYTES_MIN:
         return NULL
     first = index = index_of(nbytes)
     if first >= SIZES:
@@ -75,10 +75,10 @@ cdef void pool_give(void *chunk, size_t capacity) noexcept nogil:
     """Lets go of memory from `pool_find` or malloc, which has that capacity."""
     global kept_bytes
     cdef size_t index
-    if POOLS and capacity > POOLED_BYTES_MIN and capacity <= POOL_BYTES_MAX:
+    if POOLS and <size_t>POOLED_BYTES_MIN < capacity <= <size_t>POOL_BYTES_MAX:
         index = index_of(capacity)
         lock()
-        if kept_bytes + capacity <= POOL_BYTES_MAX:
+        if kept_bytes + capacity <= <size_t>POOL_BYTES_MAX:
             memcpy(chunk, &kept[index], sizeof(void *))
             kept[index] = chunk
             kept_bytes = kept_bytes + capacity
