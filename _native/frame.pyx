@@ -145,6 +145,7 @@ cdef enum:
     PRIME_5 = 0x165667B1
 
 
+@cython.overflowcheck(False)
 cdef inline uint32_t rotated(uint32_t word, int bits) noexcept nogil:
     return (word << bits) | (word >> (32 - bits))
 

@@ -48,7 +48,7 @@ cdef inline size_t index_of(size_t nbytes) noexcept nogil:
 
 
 cdef void *pool_find(size_t nbytes, size_t *capacity) noexcept nogil:
-    """A chunk for `nbytes` at least, NULL when none is kept. `capacity` becomes its size, or the size to ask malloc for."""
+    """A chunk for `nbytes` at least, or NULL. `capacity` becomes its size, or the size to ask malloc for."""
     global kept_bytes
     cdef size_t first, index
     cdef void *chunk = NULL
