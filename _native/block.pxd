@@ -14,6 +14,7 @@ cdef class Plan:
     cdef tuple sources                  # the attributes they are filled from
     cdef list filled                    # their Column
     cdef tuple headers                  # for every column: its name and wire type as two Strings
+    cdef dict dictionaries              # index among the filled: (place, header) of a column that may be a dictionary
     cdef list places                    # for every column: index among the filled, or -1 - index among the lineage
     cdef LineageColumn *lineage         # owned; the columns written from the lineage
     cdef size_t lineage_count
@@ -62,8 +63,10 @@ cdef class Pieces:
 cdef class Block:
     cdef Plan plan
     cdef Columns columns                # the filled columns
+    cdef list headers                   # of the plan, but for columns that have become dictionaries
     cdef Lineage origins                # where each row came from
     cdef readonly size_t rows
 
     cdef Pieces pieces(self, bytes prefix)
+    cdef int make_dictionaries(self) except -1
     cdef bytes write_rows(self, object rows)

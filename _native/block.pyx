@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from _native.buffer cimport Buffer, buffer_bytes, buffer_free, buffer_varint
+from _native.dictionary cimport node_to_dictionary
 from _native.frame cimport frame_of
 from _native.lineage cimport Lineage, LineageColumn, lineage_column
 from _native.node cimport Columns, node_nbytes, node_pieces, node_reserve_like, node_select
@@ -42,6 +43,7 @@ cdef extern from *:
     Py_ssize_t penstock_slot_offset(object row_type, object descriptor) noexcept
 
 KEY_REFUSED = frozenset(("nullable", "array", "map", "tuple", "json"))
+DICTIONARY_TYPE = "LowCardinality(String)"
 LINEAGE_SOURCES = frozenset(("@topic", "@partition", "@offset", "@timestamp"))
 
 
@@ -76,6 +78,7 @@ cdef class Plan:
         """Headers in the order of the columns, and where each column's values come from."""
         headers = []
         self.places = []
+        self.dictionaries = {}
         filled = 0
         for column in self.columns:
             if column.source.startswith("@"):
@@ -88,8 +91,10 @@ cdef class Plan:
             else:
                 self.places.append(filled)
                 wire = self.specs[filled].wire
+                if column.type.replace(" ", "") == DICTIONARY_TYPE:
+                    self.dictionaries[filled] = len(headers), header_of(column.name, DICTIONARY_TYPE)
                 filled += 1
-            headers.append(string_bytes(column.name.encode()) + string_bytes(wire.encode()))
+            headers.append(header_of(column.name, wire))
         self.headers = tuple(headers)
         return 0
 
@@ -131,6 +136,10 @@ cdef bytes varint_bytes(uint64_t number):
 
 cdef bytes string_bytes(bytes text):
     return varint_bytes(len(text)) + text
+
+
+cdef bytes header_of(str name, str wire):
+    return string_bytes(name.encode()) + string_bytes(wire.encode())
 
 
 cdef class Layout:
@@ -180,11 +189,13 @@ cdef class BlockBuilder:
         block.plan = self.plan
         block.columns = self.columns
         block.origins = self.lineage
+        block.headers = list(self.plan.headers)
         block.rows = self.rows
         self.discard()
         cdef size_t index
         for index in range(self.columns.count):
             node_reserve_like(&self.columns.nodes[index], &block.columns.nodes[index])
+        block.make_dictionaries()
         return block
 
     def discard(self):
@@ -223,6 +234,13 @@ cdef class Block:
     def nbytes(self):
         """Bytes held, lineage included (24 a row)."""
         return columns_nbytes(self.columns) + self.rows * 24
+
+    cdef int make_dictionaries(self) except -1:
+        cdef size_t index
+        for index, (place, header) in self.plan.dictionaries.items():
+            if node_to_dictionary(&self.columns.nodes[index], self.rows):
+                self.headers[place] = header
+        return 0
 
     @property
     def partitions(self):
@@ -263,7 +281,7 @@ cdef class Block:
         cdef bytes header
         found.head = head
         add_piece(&found.buffer, PyBytes_AS_STRING(head), len(head))
-        for place, header in zip(self.plan.places, self.plan.headers):
+        for place, header in zip(self.plan.places, self.headers):
             add_piece(&found.buffer, PyBytes_AS_STRING(header), len(header))
             if place >= 0:
                 node_pieces(&self.columns.nodes[place], &found.buffer)
@@ -286,7 +304,7 @@ cdef class Block:
         indexes = <const uint64_t *>chosen.data
         buffer_varint(out, len(self.plan.columns))
         buffer_varint(out, count)
-        for place, header in zip(self.plan.places, self.plan.headers):
+        for place, header in zip(self.plan.places, self.headers):
             buffer_bytes(out, PyBytes_AS_STRING(header), len(header))
             if place >= 0:
                 node_select(&self.columns.nodes[place], indexes, count, self.rows, out)

@@ -45,6 +45,7 @@ cdef enum Kind:
     KIND_ARRAY
     KIND_MAP
     KIND_TUPLE
+    KIND_DICTIONARY     # of a finished block: Strings as dictionary.pyx has written them
 
 
 cdef enum Code:
@@ -60,7 +61,7 @@ cdef struct Node:
     Kind kind
     bint null_as_default    # None becomes zero instead of a refusal
     Buffer data             # values, offsets or null marks; empty for a Tuple
-    uint16_t width          # bytes a value; 0 for String and JSON, 8 for Array and Map, 1 for Nullable
+    uint16_t width          # bytes a value; 0 for String and JSON, 8 for Array and Map, 1 for Nullable; of an index
     int64_t low             # smallest and largest number allowed, of kinds whose numbers fit an int64
     int64_t high
     bint is_signed          # numbers may be negative

@@ -193,6 +193,8 @@ cdef int node_select(const Node *node, const uint64_t *rows, size_t count, size_
         return select_elements(node, rows, count, out)
     if node.kind == KIND_STRING or node.kind == KIND_JSON:
         return select_strings(node, rows, count, total, out)
+    if node.kind == KIND_DICTIONARY:
+        return select_indexes(node, rows, count, total, out)
     if node.kind != KIND_TUPLE:
         buffer_reserve(out, count * node.width)
         for index in range(count):
@@ -225,6 +227,21 @@ cdef int select_strings(
         if rows[index] == row:
             buffer_bytes(out, start, <size_t>cursor - <size_t>start)
             index += 1
+    return 0
+
+
+cdef int select_indexes(
+    const Node *node, const uint64_t *rows, size_t count, size_t total, Buffer *out
+) except -1 nogil:
+    """The same dictionary with fewer indexes, which are the last of the column."""
+    cdef const uint8_t *indexes = node.data.data + node.data.used - total * node.width
+    cdef size_t index
+    if count == 0:
+        return 0
+    buffer_bytes(out, node.data.data, node.data.used - total * node.width - 8)
+    buffer_word(out, count, 8)
+    for index in range(count):
+        buffer_bytes(out, indexes + rows[index] * node.width, node.width)
     return 0
 
 

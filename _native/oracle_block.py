@@ -118,9 +118,30 @@ class Block:
             if lineage:
                 out.append(_lineage(column, spec, origins, self._topics))
             else:
-                out.append(serialize(spec, [self._values[row][filled] for row in chosen]))
+                made = self._dictionary(column, filled, chosen)
+                if made is not None:
+                    out[-1] = string(column.name.encode()) + string(b"LowCardinality(String)")
+                out.append(serialize(spec, [self._values[row][filled] for row in chosen]) if made is None else made)
                 filled += 1
         return b"".join(out)
+
+    def _dictionary(self, column: Column, place: int, chosen: Sequence[int]) -> bytes | None:
+        """The column as a dictionary of all rows' values with the indexes of the chosen ones, where that pays."""
+        if column.type.replace(" ", "") != "LowCardinality(String)" or not self.rows:
+            return None
+        texts = [serialize(parse("String"), [row[place]]) for row in self._values]
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        width = 1 if len(numbers) <= 256 else 2
+        nbytes = 32 + sum(map(len, numbers)) + (width + 4) * self.rows
+        too_many = len(set(texts[:1024])) > 512 and self.rows > 1024
+        before_last = len(set(texts[:-1])) >= 4096
+        if too_many or before_last or nbytes > sum(map(len, texts)):
+            return None
+        if not chosen:
+            return b""
+        head = struct.pack("<QQQ", 1, width - 1 | 1 << 9, len(numbers)) + b"".join(numbers)
+        indexes = b"".join(numbers[texts[row]].to_bytes(width, "little") for row in chosen)
+        return head + struct.pack("<Q", len(chosen)) + indexes
 
 
 def _lineage(column: Column, spec: TypeSpec, origins: list[Origin], topics: list[str]) -> bytes:
