@@ -5,6 +5,7 @@ where its value ended, or NULL: not sure, and the record is left to msgspec. Whe
 next one, or the record's own end, is found to be out of place.
 """
 
+cimport cython
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -237,6 +238,7 @@ cdef const uint8_t *take_whole(const Value *value, Node *node, const Packed *pac
     return packed.at if store_whole(value, node, packed) else NULL
 
 
+@cython.overflowcheck(False)
 cdef bint store_whole(const Value *value, Node *node, const Packed *packed) except? False nogil:
     """As the number that JSON would have had."""
     cdef uint8_t text[NUMBER_NBYTES]
