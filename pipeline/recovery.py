@@ -96,16 +96,11 @@ class Recovery:
         missing = [partition for partition in command.partitions if partition not in positions]
         if missing:
             positions |= self._start_positions(missing)
-        # Where reading again begins: before the position, when a partition has passed a batch that others wait for.
-        again: dict[Partition, int] = {}
-        for span in sorted((span for intent in command.intents for span in intent.spans), reverse=True):
-            # One that moved here before is being read: its claims go on, and its records are its own when they are read again.
-            if span.partition in command.partitions or not self._dedup.reads(span.partition):
-                again[span.partition] = span.first
-        foreign = again.keys() - command.partitions.keys()
+        reaches = self._reaches(command.intents, positions)
+        foreign = reaches.keys() - command.partitions.keys()
         for partition in [*command.partitions, *foreign]:
             self._dedup.open(partition)
-        self._window.rebuild(positions, again)
+        self._window.rebuild(reaches.values())
         rows = 0
         for intent in command.intents:
             rows += self._finish(intent)
@@ -124,7 +119,22 @@ class Recovery:
     def warm(self, positions: Mapping[Partition, int]) -> None:
         """Rebuilds the claims of partitions whose turn has come in a bounded reading."""
         with beating(self._heartbeat):
-            self._window.rebuild(positions, {})
+            self._window.rebuild([Span(partition, position, position) for partition, position in positions.items()])
+
+    def _reaches(self, intents: Sequence[Intent], positions: Mapping[Partition, int]) -> dict[Partition, Span]:
+        """Of each partition that is read, or read again, the stretch that the window has to lead up to, and hold.
+
+        It begins with what is read again, which is before the position when a partition has passed a batch that others wait
+        for. It ends where reading begins for the last time: between the batches of a partition there may be others, which
+        are finished and known to nobody but the table, and later batches hold copies of their records.
+        """
+        reaches = {partition: Span(partition, position, position) for partition, position in positions.items()}
+        for partition, first, _ in (span for intent in intents for span in intent.spans):
+            # One that moved here before is being read: its claims go on, and its records are its own when they are read again.
+            if partition in positions or not self._dedup.reads(partition):
+                known = reaches.setdefault(partition, Span(partition, first, first))
+                reaches[partition] = Span(partition, min(known.first, first), max(known.next, first))
+        return reaches
 
     def _finish(self, intent: Intent) -> int:
         """Inserts what is missing of a declared batch, and looks again until nothing is. Returns the rows inserted.

@@ -6,7 +6,7 @@ It fills the claim table and nothing else: it inserts no row, writes no dead let
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline import spans as span_reader
@@ -54,11 +54,10 @@ class Window:
         self._clock = clock
         self._heartbeat = heartbeat
 
-    def rebuild(self, positions: Mapping[Partition, int], again: Mapping[Partition, int]) -> int:
-        """Claims the ids of the window before these positions, and before what is read `again` from an earlier offset.
+    def rebuild(self, reaches: Iterable[Span]) -> int:
+        """Claims the ids of the window before each of these stretches, and of the rows inside it. Returns the ids read.
 
-        Partitions in `again` alone take part in a recovery and are not read on. Returns the ids read. Retries for as long as
-        ClickHouse or Kafka is away.
+        Retries for as long as ClickHouse or Kafka is away.
         """
         if not self._dedup.enabled or self._config.rebuild == "cold":
             return 0
@@ -66,15 +65,14 @@ class Window:
         ids = 0
         from_kafka: list[Span] = []
         by_topic: dict[str, list[Span]] = {}
-        for partition, position in {**again, **positions}.items():
-            reach = Span(partition, min(position, again.get(partition, position)), position)
-            by_topic.setdefault(partition.topic, []).append(reach)
-        for topic, reaches in sorted(by_topic.items()):
+        for reach in reaches:
+            by_topic.setdefault(reach.partition.topic, []).append(reach)
+        for topic, asked in sorted(by_topic.items()):
             if self._is_read_from_tables(topic):
                 targets = self._contracts[topic].tables.values()
-                ids += sum(self._from_table(target, reach) for target in targets for reach in reaches)
+                ids += sum(self._from_table(target, reach) for target in targets for reach in asked)
             else:
-                from_kafka += reaches
+                from_kafka += asked
         ids += self._from_kafka(from_kafka)
         log.info("window rebuilt: %d ids in %.2f s", ids, self._clock.monotonic_s() - started_s)
         return ids

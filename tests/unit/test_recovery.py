@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from typing import Any, cast
 
 from pipeline.batch import TableBlock
@@ -35,7 +36,11 @@ class Finished(Recovery):
 
 
 class NoWindow:
-    def rebuild(self, positions: Any, foreign: Any) -> int:
+    def __init__(self) -> None:
+        self.reaches: list[Span] = []
+
+    def rebuild(self, reaches: Iterable[Span]) -> int:
+        self.reaches = list(reaches)
         return 0
 
     def check_origin(self, stored: Any) -> None:
@@ -92,6 +97,17 @@ def test_claims_of_what_was_recovered_outlive_a_partition_that_went_before_it_wa
     dedup.freeze(B, 3)
     assert not claimed(dedup, A, 7, id_of=(B, 5))
     assert claimed(dedup, A, 8, id_of=(B, 6))
+
+
+def test_the_window_reaches_over_what_was_finished_between_two_declared_batches() -> None:
+    """B's batch from 6 to 9 is finished, and no metadata names it any more; the batch behind it holds copies of its records."""
+    dedup = Dedup(DedupConfig(key=["id"], ids_max=10_000))
+    recovery = Finished(dedup)
+    batches = (Span(A, 0, 2), Span(B, 3, 6)), (Span(A, 2, 4), Span(B, 9, 12))
+    intents = tuple(Intent(spans, number, bytes(8)) for number, spans in enumerate(batches))
+    recovery.prepare(Prepare({A: Assigned(1, 0, "")}, intents))
+    window = cast("NoWindow", recovery._window)
+    assert sorted(window.reaches) == [Span(A, 0, 2), Span(B, 3, 9)]
 
 
 class Stored:
