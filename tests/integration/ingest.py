@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from pipeline import letter, native
 from pipeline import spans as span_reader
 from pipeline.clickhouse import ClickHouse
+from pipeline.clickhouse.client import NativeBlock
 from pipeline.config.schema import Batch, Config, DeadLetters, Dedup, Http, Kafka, Route
 from pipeline.config.schema import ClickHouse as ClickHouseConfig
 from pipeline.contract import Contract, encode_json, load
@@ -111,9 +112,9 @@ class Ingest:
         for row_type, builder in self.builders.items():
             if builder.rows:
                 target = self.contract.tables[row_type]
-                self.insert(target.table, [column.name for column in target.columns], builder.finish().native())
+                self.insert(target.table, [column.name for column in target.columns], builder.finish())
 
-    def insert(self, table: str, columns: list[str], block: bytes) -> None:
+    def insert(self, table: str, columns: list[str], block: NativeBlock) -> None:
         self.tokens += 1
         self.clickhouse.insert(self.clickhouse.encode(table, columns, block), f"token-{self.tokens}")
 

@@ -21,11 +21,14 @@ def test_rejects_leave_nothing_to_the_collector(name: str) -> None:
     made = workload.Generator(shape, 1, workload.Mix(poison=0.02, unknown_version=0.02)).records(0, 0, 2_000)
     values = [record.value for record in made]
     decoder.decode(values)  # What is made once, such as the code of a lazy import, is no ring.
-    gc.collect()
-    gc.disable()
-    try:
-        rejects = len(decoder.decode(values)[1])
-        assert rejects > 20
-        assert gc.collect() == 0
-    finally:
-        gc.enable()
+    left = []
+    for _ in range(3):  # A thread of another test, a server of it say, may leave something meanwhile.
+        gc.collect()
+        gc.disable()
+        try:
+            rejects = len(decoder.decode(values)[1])
+            assert rejects > 20
+            left.append(gc.collect())
+        finally:
+            gc.enable()
+    assert min(left) == 0
