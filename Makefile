@@ -25,10 +25,8 @@ test: build
 
 # Three real brokers, ClickHouse's engine, three workers, and faults of all of them drawn from a seed. MINUTES=5 SEED=7
 # PROTOCOL=classic|consumer; ARGS="--keep DIR" and more: see `python -m tests.faults --help`.
-MINUTES ?= 5
-PROTOCOL ?= classic
 faults: build
-	$(BIN)/python -m tests.faults --minutes $(MINUTES) --protocol $(PROTOCOL) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	$(BIN)/python -m tests.faults --minutes $(or $(MINUTES),5) --protocol $(or $(PROTOCOL),classic) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # The whole worker over models of Kafka and ClickHouse: make sim SEEDS=20000, or SECONDS=120, and FIRST=n to repeat.
 sim: build
@@ -49,10 +47,8 @@ sanitize: build
 	$(BIN)/pytest -p _native $(NATIVE_TESTS) --ignore=tests/parity/test_clickhouse_roundtrip.py
 
 # Both lanes compared on random contracts and records. MINUTES and SEED may be given; a difference is printed small.
-MINUTES ?= 2
-SEED ?= 1
 fuzz: build
-	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1)
 
 lint: build
 	$(BIN)/ruff check .
