@@ -5,6 +5,7 @@ Every server binds to a free port of 127.0.0.1 and stops with the test or the se
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import secrets
@@ -41,6 +42,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
     return Groups(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command that a test runs in this process sets the levels and the handlers for good: not for the next test."""
+    root, disabled = logging.getLogger(), logging.root.manager.disable
+    handlers = list(root.handlers)
+    levels = {name: logging.getLogger(name).level for name in ("", "pipeline", "penstock")}
+    yield
+    root.handlers[:] = handlers
+    logging.disable(disabled)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture

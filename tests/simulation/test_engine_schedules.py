@@ -6,7 +6,6 @@ PENSTOCK_SIM_SEED and PENSTOCK_SIM_SEEDS choose the seeds; `make sim` runs many 
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import random
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.timeout(600)
 def _quiet() -> Iterator[None]:
     quiet()
     yield
-    logging.disable(logging.NOTSET)
+    gc.unfreeze()
     gc.enable()
 
 

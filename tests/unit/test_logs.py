@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import pytest
 
 from pipeline import logs
 from pipeline.config.schema import Log
@@ -23,19 +21,6 @@ from pipeline.logs import (
     text_of,
     trace_of,
 )
-
-
-@pytest.fixture
-def root() -> Iterator[logging.Logger]:
-    """The root logger, put back as it was."""
-    logger = logging.getLogger()
-    handlers, level = list(logger.handlers), logger.level
-    levels = {name: logging.getLogger(name).level for name in ("pipeline", "penstock")}
-    yield logger
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
-    for name, old in levels.items():
-        logging.getLogger(name).setLevel(old)
 
 
 def record(
@@ -170,7 +155,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(repeats._templates) <= KINDS_MAX
 
 
-def test_configure_sends_all_to_one_stream_and_replaces_itself(root: logging.Logger) -> None:
+def test_configure_sends_all_to_one_stream_and_replaces_itself() -> None:
     first, second = io.StringIO(), io.StringIO()
     logs.configure(Log(), first)
     logs.configure(Log(format="text"), second)
@@ -186,7 +171,7 @@ def test_configure_sends_all_to_one_stream_and_replaces_itself(root: logging.Log
     ]
 
 
-def test_level_debug_is_ours_alone_and_tells_everything(root: logging.Logger) -> None:
+def test_level_debug_is_ours_alone_and_tells_everything() -> None:
     stream = io.StringIO()
     logs.configure(Log(level="debug"), stream)
     for _ in range(3):
@@ -195,7 +180,7 @@ def test_level_debug_is_ours_alone_and_tells_everything(root: logging.Logger) ->
     assert stream.getvalue().count("detail") == 3
 
 
-def test_the_clickhouse_client_is_not_heard(root: logging.Logger) -> None:
+def test_the_clickhouse_client_is_not_heard() -> None:
     """Its texts echo rows; the sink reports each error by its code."""
     stream = io.StringIO()
     logs.configure(Log(), stream)
