@@ -9,7 +9,7 @@ from tests.faults.stage import Stage
 
 ENDLESS = 2**62
 GIVE_UP_S = 180.0
-LINGER_MS = 100
+LINGER_MS = 300
 """The three brokers share the machine's cores with the workers: fewer requests leave more of them to what is tested."""
 
 
