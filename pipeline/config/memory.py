@@ -41,6 +41,8 @@ def memory_plan(config: Config) -> list[MemoryLimit]:
     """The named limits, the sum last."""
     limits, batch, clickhouse = config.limits, config.batch, config.clickhouse
     source = SOURCE_QUEUE_BYTES_MAX + FETCH_BYTES_MAX
+    # As many records as have room are taken at once, judged by the size of those before them: these may be larger.
+    polled = min(limits.poll_records_max * limits.record_bytes_max, source)
     letters = DEAD_LETTER_QUEUE_BYTES_MAX if config.dead_letters.topic else 0
     # Without compression the block is made first and then joined with its statement.
     copies = 2 if clickhouse.compression == "none" else 1
@@ -51,12 +53,14 @@ def memory_plan(config: Config) -> list[MemoryLimit]:
         MemoryLimit("recovery_source_queue", source, "fixed: the same, while declared batches are read again"),
         MemoryLimit("membership_queue", MEMBERSHIP_QUEUE_BYTES_MAX, "fixed: it never reads a record"),
         MemoryLimit(
-            "polled_rows",
-            limits.poll_records_max * ROW_BYTES + limits.record_bytes_max,
-            f"limits.poll_records_max x {ROW_BYTES} (estimate) + limits.record_bytes_max",
+            "polled_records",
+            limits.poll_records_max * ROW_BYTES + polled,
+            f"limits.poll_records_max x {ROW_BYTES} (estimate) + at most what was queued",
         ),
         MemoryLimit("blocks_in_flight", limits.bytes_in_flight_max, "limits.bytes_in_flight_max"),
-        MemoryLimit("open_batch", batch.bytes_max, "batch.bytes_max"),
+        MemoryLimit(
+            "open_batch", batch.bytes_max + polled, "batch.bytes_max + one poll, where records grow all of a sudden"
+        ),
         MemoryLimit(
             "insert_copies",
             copies * clickhouse.insert_threads * batch.bytes_max,

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from pipeline.batch import OpenBatch
 from pipeline.delivery import Delivery
 from pipeline.engine import Engine
-from pipeline.flow import Flow
+from pipeline.flow import Budget, Flow
 from pipeline.recovery import Recovery
 from tests.simulation.runner import explain_schedule, quiet, try_seed
 from tests.simulation.schedule import draw
@@ -56,6 +57,15 @@ FIXES = {
     ),
     "a refused record that has left the topic has a letter": Sabotage(
         Delivery, "_letters_of", "letters.append(", "raise RejectLimitExceeded("
+    ),
+    "nothing is read while the bytes in flight are used up": Sabotage(
+        Budget, "used_up", "self.nbytes >= limits.bytes_in_flight_max", "False"
+    ),
+    "a batch is full when it has its bytes": Sabotage(
+        OpenBatch, "seal_trigger", "self.nbytes >= self._limits.bytes_max", "False"
+    ),
+    "a poll takes what there is room for": Sabotage(
+        Flow, "_records_max", "min(room, limits.poll_records_max)", "limits.poll_records_max"
     ),
 }
 

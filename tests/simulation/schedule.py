@@ -9,6 +9,8 @@ from pipeline import classify
 from tests.simulation.faults import Fault
 
 CHAOS_S = 10.0
+BATCH_BYTES_MAX = 1_000_000
+"""Never reached; a record of a run has some 50 bytes."""
 RETRIABLE = (252, 241, 242, 159, 999, 210)
 REFUSALS = (14, 16, 27)
 UNKNOWN_TOPIC = 3
@@ -48,6 +50,8 @@ class Schedule:
     poison: float = 0.05
     gaps: float = 0.05
     rows_max: int = 8
+    batch_bytes_max: int = BATCH_BYTES_MAX
+    poll_records_max: int = 20
     static: bool = False
     view: bool = False
     switches: Switches = Switches()
@@ -102,6 +106,8 @@ def draw(seed: int) -> Schedule:
         rows_max=rng.choice((3, 8, 20)),
         static=rng.random() < 0.25,
         view=view,
+        batch_bytes_max=rng.choice((BATCH_BYTES_MAX, 150, 400)),
+        poll_records_max=rng.choice((3, 20)),
     )
 
 

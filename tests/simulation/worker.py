@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.assembly import Assembly
 from pipeline.batch import SealedBatch
-from pipeline.config import schema
+from pipeline.config import memory_plan, schema
 from pipeline.deadletter import DeadLetters
 from pipeline.dedup import Dedup
 from pipeline.delivery import Delivery
@@ -41,6 +41,7 @@ from tests.simulation.schedule import Schedule
 TICK_S = 0.5
 INSERT_THREADS = 2
 RETRY_WAIT_MS_MAX = 2_500
+RECORD_BYTES_MAX = 100
 STALL_MS_MAX = 12_000
 """More than a loop of the data plane sleeps in vain (`loop.IDLE_S_MAX`)."""
 
@@ -96,9 +97,14 @@ def config_of(schedule: Schedule) -> schema.Config:
             ids_max=1_000,
             rebuild=schedule.rebuild,  # type: ignore[arg-type]
         ),
-        batch=schema.Batch(rows_max=schedule.rows_max, age_ms_max=200),
+        batch=schema.Batch(rows_max=schedule.rows_max, bytes_max=schedule.batch_bytes_max, age_ms_max=200),
         limits=schema.Limits(
-            batches_in_flight_max=3, rows_in_flight_max=4 * schedule.rows_max, stall_ms_max=STALL_MS_MAX
+            batches_in_flight_max=3,
+            rows_in_flight_max=4 * schedule.rows_max,
+            bytes_in_flight_max=2 * schedule.batch_bytes_max,
+            record_bytes_max=RECORD_BYTES_MAX,
+            poll_records_max=schedule.poll_records_max,
+            stall_ms_max=STALL_MS_MAX,
         ),
         dead_letters=schema.DeadLetters(topic=LETTERS, ratio_max=1.0),
     )
@@ -246,6 +252,7 @@ class SimWorker(Worker):
         self._on_exit = on_exit
         self.reason: PenstockError | None = None
         super().__init__(parts)
+        self._plan = {line.name: line.nbytes for line in memory_plan(parts.config)}
         self._loop = _EventLoop(self)  # type: ignore[assignment]
         self._finished = _Finished(self._leave)  # type: ignore[assignment]
         self._ticker: Any = None
@@ -270,11 +277,6 @@ class SimWorker(Worker):
 
     # The asyncio loop
 
-    def _post(self, event: Any) -> None:
-        if isinstance(event, BatchSealed):
-            self._check_budget()
-        self._mail.put(event)
-
     def _control(self) -> None:
         while True:
             try:
@@ -282,6 +284,12 @@ class SimWorker(Worker):
             except Exception:
                 continue
             self._on_event(event)
+            self._check_memory()
+
+    def _post(self, event: Any) -> None:
+        if isinstance(event, BatchSealed):
+            self._check_budget(event.batch)
+        self._mail.put(event)
 
     def _guarded(self, answer: Callable[[], list[Any]]) -> None:
         super()._guarded(answer)
@@ -334,9 +342,30 @@ class SimWorker(Worker):
 
     # Checks
 
-    def _check_budget(self) -> None:
-        budget, limits = self._flow._budget, self._config.limits
-        if budget.batches > limits.batches_in_flight_max:
-            self._find(f"budget: {budget.batches} batches in flight")
-        if budget.rows > limits.rows_in_flight_max + self._config.batch.rows_max:
-            self._find(f"budget: {budget.rows} rows in flight")
+    def _check_budget(self, sealed: SealedBatch) -> None:
+        """No budget was used up when the batch that was just sealed took its last records, and it is not over-full."""
+        budget, limits, rows_max = self._flow._budget, self._config.limits, self._config.batch.rows_max
+        if sealed.counts.rows > rows_max:
+            self._find(f"budget: a batch of {sealed.counts.rows} rows, {rows_max} are allowed")
+        before = {
+            "batches": (budget.batches - 1, limits.batches_in_flight_max),
+            "rows": (budget.rows - sealed.counts.rows, limits.rows_in_flight_max),
+            "bytes": (budget.nbytes - sealed.nbytes, limits.bytes_in_flight_max),
+        }
+        for name, (used, used_max) in before.items():
+            if used >= used_max:
+                self._find(f"budget: {used} {name} in flight, and another batch was read")
+
+    def _check_memory(self) -> None:
+        """What is held, counted anew where it is held, is within the memory plan."""
+        on_their_way = [one.payload for one in self._engine._batches.values() if isinstance(one.payload, SealedBatch)]
+        flow, plan = self._flow, self._plan
+        held = {
+            "open_batch": flow._batch.nbytes,
+            # The last of them was open when the others used up the budget.
+            "blocks_in_flight": sum(sorted(batch.nbytes for batch in on_their_way)[:-1]),
+            "claims": flow._dedup.claims.nbytes if flow._dedup.claims is not None else 0,
+        }
+        for name, nbytes in held.items():
+            if nbytes > plan[name]:
+                self._find(f"memory: {name} takes {nbytes} bytes, the plan says {plan[name]}")
