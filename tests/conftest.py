@@ -9,7 +9,7 @@ import logging
 import os
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,6 +42,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
     return Groups(config, log)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Says what a test has measured in a line at the end of the output, whichever process runs it."""
+    return lambda text: request.node.user_properties.append(("told", text))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    calls = [report for report in reports if getattr(report, "when", "") == "call"]
+    told = [text for report in calls for name, text in report.user_properties if name == "told"]
+    if told:
+        terminalreporter.section("what the tests measured")
+        terminalreporter.write("".join(f"{text}\n" for text in sorted(told)))
 
 
 @pytest.fixture(autouse=True)

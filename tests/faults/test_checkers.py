@@ -5,7 +5,7 @@ Each schedule runs twice, so that what is reported comes from the safeguard that
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,34 +33,31 @@ def stage(three_brokers: Servers, tmp_path: Path, request: pytest.FixtureRequest
     three_brokers.network.heal()
 
 
-def check(stage: Stage, schedule: Schedule, sabotage: str, capsys: pytest.CaptureFixture[str]) -> Account:
+def check(stage: Stage, schedule: Schedule, sabotage: str, tell: Callable[[str], None]) -> Account:
     found = accounted(stage, schedule, sabotage)
     what = f"{schedule.__name__}, {sabotage or 'with everything'}"
-    with capsys.disabled():
-        print(f"\n  {what}: {found.produced} produced, {found.missing} missing, {found.doubled} doubled")
+    tell(f"{what}: {found.produced} produced, {found.missing} missing, {found.doubled} doubled")
     return found
 
 
 @pytest.mark.parametrize("sabotage", ["", "no_intents"])
-def test_without_intents_there_are_duplicates(stage: Stage, sabotage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = check(stage, late_insert_of_a_dead_worker, sabotage, capsys)
+def test_without_intents_there_are_duplicates(stage: Stage, sabotage: str, tell: Callable[[str], None]) -> None:
+    found = check(stage, late_insert_of_a_dead_worker, sabotage, tell)
     assert (found.doubled > 0) is bool(sabotage), found
     assert found.missing == 0, found
 
 
 @pytest.mark.parametrize("sabotage", ["", "commit_before_insert"])
 def test_with_a_commit_before_the_insert_there_are_losses(
-    stage: Stage, sabotage: str, capsys: pytest.CaptureFixture[str]
+    stage: Stage, sabotage: str, tell: Callable[[str], None]
 ) -> None:
-    found = check(stage, kill_while_nothing_is_inserted, sabotage, capsys)
+    found = check(stage, kill_while_nothing_is_inserted, sabotage, tell)
     assert (found.missing > 0) is bool(sabotage), found
     assert found.doubled == 0, found
 
 
 @pytest.mark.parametrize("sabotage", ["", "no_token"])
-def test_without_tokens_a_zombie_makes_duplicates(
-    stage: Stage, sabotage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = check(stage, zombie_that_inserts_again, sabotage, capsys)
+def test_without_tokens_a_zombie_makes_duplicates(stage: Stage, sabotage: str, tell: Callable[[str], None]) -> None:
+    found = check(stage, zombie_that_inserts_again, sabotage, tell)
     assert (found.doubled > 0) is bool(sabotage), found
     assert found.missing == 0, found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def taken_over_after_s(watch: Watch, killed_s: float) -> tuple[float, float]:
 
 
 def test_a_takeover_ends_two_seconds_after_the_session(
-    three_brokers: Servers, tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+    three_brokers: Servers, tmp_path: Path, protocol: str, tell: Callable[[str], None]
 ) -> None:
     setting = Setting(protocol=protocol, events_per_s=200, static=False)
     seen: list[tuple[float, float]] = []
@@ -110,17 +111,14 @@ def test_a_takeover_ends_two_seconds_after_the_session(
 
     with stage_of(three_brokers, tmp_path, setting, "takeover") as stage:
         found = accounted(stage, kill_one)
-    with capsys.disabled():
-        for first_s, last_s in seen:
-            print(
-                f"\n  takeover ({protocol}): first row {first_s:.1f} s after kill -9, of the last partition {last_s:.1f} s"
-            )
+    for first_s, last_s in seen:
+        tell(f"takeover ({protocol}): first row {first_s:.1f} s after kill -9, of the last partition {last_s:.1f} s")
     assert found.ok, found
     assert min(first_s for first_s, _ in seen) <= TAKEOVER_S_MAX, seen
 
 
 def test_a_rolling_restart_under_load(
-    three_brokers: Servers, tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+    three_brokers: Servers, tmp_path: Path, protocol: str, tell: Callable[[str], None]
 ) -> None:
     """Static members: each is back before its session ends, so that nobody else's partitions stop meanwhile."""
     setting = Setting(protocol=protocol, events_per_s=BUSY_PER_S, static=True)
@@ -144,9 +142,8 @@ def test_a_rolling_restart_under_load(
     [watch] = watches
     numbers = set(range(setting.partitions))
     longest_s = max(watch.longest_gap_s({number}) for number in numbers)
-    with capsys.disabled():
-        print(
-            f"\n  rolling restart ({protocol}) of 3 workers at {BUSY_PER_S:,.0f} records/s: no row at all for at most "
-            f"{watch.longest_gap_s(numbers):.1f} s, none of one partition for at most {longest_s:.1f} s"
-        )
+    tell(
+        f"rolling restart ({protocol}) of 3 workers at {BUSY_PER_S:,.0f} records/s: no row at all for at most "
+        f"{watch.longest_gap_s(numbers):.1f} s, none of one partition for at most {longest_s:.1f} s"
+    )
     assert found.ok, found

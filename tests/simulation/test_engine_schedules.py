@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -63,13 +63,13 @@ OMISSIONS = {
 
 
 @pytest.mark.parametrize("omission", OMISSIONS)
-def test_the_simulation_finds_what_an_omission_costs(omission: str) -> None:
+def test_the_simulation_finds_what_an_omission_costs(omission: str, tell: Callable[[str], None]) -> None:
     print(f"PENSTOCK_SIM_SEED={SEED}")
     switches, shape, expected = OMISSIONS[omission]
     for searched, seed in enumerate(range(SEED, SEED + SEARCHED_MAX), 1):
         schedule = replace(draw(seed), switches=switches, partitioned=False, **shape)  # type: ignore[arg-type]
         if kind_of(run(schedule).findings) == expected:
-            print(f"{omission}: the simulation reports {expected} rows or records, after {searched} seeds")
+            tell(f"simulation, {omission}: {expected} rows or records, after {searched} seeds")
             return
     pytest.fail(f"{omission}: nothing {expected} in {SEARCHED_MAX} seeds")
 
