@@ -91,6 +91,17 @@ class _Fates:
         self.lettered = 0
 
 
+class _Part(NamedTuple):
+    """The records of a run that a lane takes, and what it notes of each."""
+
+    records: Records
+    first: int
+    run: native.Run
+    keys: list[bytes | None] | None
+    statuses: bytearray
+    stored: Ranges | None
+
+
 class Lane:
     """The decoder and the builders of one topic. Used by one thread. Without `fast` every record goes through msgspec."""
 
@@ -126,16 +137,13 @@ class Lane:
             records.offsets if whole else records.offsets[first:cut],
             records.timestamps if whole else records.timestamps[first:cut],
         )
-        keys = self._dedup.keys(records, first, cut)
         statuses = bytearray(cut - first)
         stored = left_out.stored if left_out is not None and cut > first else None
         if stored is not None and run.offsets[0] >= stored.end:
             stored = None
         rejected = left_out.rejected if left_out is not None else frozenset()
-        if self._fast is None or self._ids or rejected:
-            fates = self._by_msgspec(records, first, run, keys, statuses, stored, rejected)
-        else:
-            fates = self._by_the_cheaper(records, first, run, keys, statuses, stored)
+        part = _Part(records, first, run, self._dedup.keys(records, first, cut), statuses, stored)
+        fates = self._by_the_cheaper(part, rejected)
         counts = Counts(
             records=cut - first,
             nbytes=records.nbytes if whole else _nbytes(records, first, cut),
@@ -153,36 +161,19 @@ class Lane:
         oldest_ms = records.oldest_ms if whole else min(run.timestamps, default=-1)
         return Taken(counts, self._without_written(letters, left_out), oldest_ms)
 
-    def _by_the_cheaper(
-        self,
-        records: Records,
-        first: int,
-        run: native.Run,
-        keys: list[bytes | None] | None,
-        statuses: bytearray,
-        stored: Ranges | None,
-    ) -> _Fates:
-        """Natively, unless so much is left to msgspec that it is cheaper to send it there at once."""
+    def _by_the_cheaper(self, part: _Part, rejected: frozenset[int]) -> _Fates:
+        """Natively, unless that cannot be, or so much is left to msgspec that it is cheaper to send it there at once."""
+        if self._fast is None or self._ids or rejected:
+            return self._by_msgspec(part, rejected)
         handed_over = self.handed_over
         chosen = self.ways.choose()
-        if chosen:
-            fates = self._natively(records, first, run, keys, statuses, stored)
-        else:
-            fates = self._by_msgspec(records, first, run, keys, statuses, stored, frozenset())
-        self.ways.took(len(statuses), self.handed_over - handed_over, native=chosen)
+        fates = self._natively(part) if chosen else self._by_msgspec(part, rejected)
+        self.ways.took(len(part.statuses), self.handed_over - handed_over, native=chosen)
         return fates
 
-    def _by_msgspec(
-        self,
-        records: Records,
-        first: int,
-        run: native.Run,
-        keys: list[bytes | None] | None,
-        statuses: bytearray,
-        stored: Ranges | None,
-        rejected: frozenset[int],
-    ) -> _Fates:
+    def _by_msgspec(self, part: _Part, rejected: frozenset[int]) -> _Fates:
         """Every record at once: all are decoded, then all are claimed and appended."""
+        records, first, run, keys, statuses, stored = part
         fates = _Fates()
         values = records.values[first : first + len(statuses)]
         rows, fates.rejects, fates.filtered = self._decoder.decode(values, largest_bytes=records.largest_bytes)
@@ -196,37 +187,15 @@ class Lane:
         fates.rejects += [(refusal.index, _refused(refusal)) for refusal in refusals]
         return fates
 
-    def _natively(
-        self,
-        records: Records,
-        first: int,
-        run: native.Run,
-        keys: list[bytes | None] | None,
-        statuses: bytearray,
-        stored: Ranges | None,
-    ) -> _Fates:
+    def _natively(self, part: _Part) -> _Fates:
         """From bytes to columns; what the native lane is not sure of is decoded and appended in its turn."""
         assert self._fast is not None
+        records, first, run, keys, statuses, stored = part
         fates = _Fates()
         left_out = None
         if stored is not None:
             left_out = bytes(offset in stored for offset in run.offsets)
             fates.stored = sum(left_out)
-
-        def hand_over(index: int) -> None:
-            self.handed_over += 1
-            rows, rejects, filtered = self._decoder.decode([records.value(first + index)])
-            fates.filtered += filtered
-            fates.rejects += [(index, reject) for _, reject in rejects]
-            if rows[0] is None:
-                return
-            one = run._replace(offsets=run.offsets[index : index + 1], timestamps=run.timestamps[index : index + 1])
-            status = bytearray(1)
-            key = None if keys is None else keys[index : index + 1]
-            refusals = native.append(self._builders, rows, one, self._dedup.claims, key, status)
-            fates.rejects += [(index, _refused(refusal)) for refusal in refusals]
-            statuses[index] = status[0]
-
         self._fast.take(
             records if isinstance(records, native.MessageRun) else records.values,
             first,
@@ -236,9 +205,25 @@ class Lane:
             statuses,
             left_out,
             self._decoder.record_bytes_max,
-            hand_over,
+            lambda index: self._hand_over(part, index, fates),
         )
         return fates
+
+    def _hand_over(self, part: _Part, index: int, fates: _Fates) -> None:
+        """Decodes, claims and appends the one record."""
+        records, first, run, keys, statuses, _ = part
+        self.handed_over += 1
+        rows, rejects, filtered = self._decoder.decode([records.value(first + index)])
+        fates.filtered += filtered
+        fates.rejects += [(index, reject) for _, reject in rejects]
+        if rows[0] is None:
+            return
+        one = run._replace(offsets=run.offsets[index : index + 1], timestamps=run.timestamps[index : index + 1])
+        status = bytearray(1)
+        key = None if keys is None else keys[index : index + 1]
+        refusals = native.append(self._builders, rows, one, self._dedup.claims, key, status)
+        fates.rejects += [(index, _refused(refusal)) for refusal in refusals]
+        statuses[index] = status[0]
 
     def letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:
         """The dead letter of one record."""
