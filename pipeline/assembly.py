@@ -264,7 +264,7 @@ def load_contracts(
     """
     problems: list[Problem] = []
     found: dict[str, Contract] = {}
-    timezone = str(clickhouse.query_rows("SELECT timezone()", doing="reading the server's time zone")[0][0])
+    timezone = _timezone(clickhouse)
     for index, route in enumerate(config.routes):
         key = f"routes[{index}]"
         if cluster is not None and not cluster.topic_exists(route.topic):
@@ -283,6 +283,13 @@ def load_contracts(
     if problems:
         raise ConfigurationError(problems)
     return found
+
+
+def _timezone(clickhouse: ClickHouse) -> str:
+    try:
+        return str(clickhouse.query_rows("SELECT timezone()", doing="reading the server's time zone")[0][0])
+    except SinkError as error:
+        raise DependencyDown(str(error)) from error
 
 
 def id_columns(target: contracts.Target) -> list[Column]:

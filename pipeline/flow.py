@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.batch import OpenBatch, SealedBatch
+from pipeline.beyond import Beyond
 from pipeline.bounds import Bounds
 from pipeline.clock import Clock
 from pipeline.commands import Discard, Prepare, Read, Release
@@ -132,7 +133,7 @@ class Flow:
         self._budget = Budget(config)
         self._ratio = RatioLimit(config.dead_letters.ratio_max, config.dead_letters.ratio_records)
         self._positions: dict[Partition, int] = {}
-        self._left_out: dict[Partition, LeftOut] = {}
+        self._beyond: dict[Partition, Beyond] = {}
         self._epoch = 0
         self._record_bytes = float(RECORD_BYTES_GUESS)
         self._draining = False
@@ -214,7 +215,7 @@ class Flow:
                 self._report_budget()
             case Prepare():
                 prepared = self._recovery.prepare(command)
-                self._left_out |= prepared.left_out
+                self._beyond |= prepared.beyond
                 self._post(PartitionsPrepared(prepared))
             case Read(positions, flow_epoch):
                 invariant(flow_epoch == self._epoch, f"read for flow epoch {flow_epoch}, this is {self._epoch}")
@@ -230,7 +231,7 @@ class Flow:
         self._epoch = command.flow_epoch
         for partition, void_from in command.void_from.items():
             self._dedup.freeze(partition, void_from)
-            self._left_out.pop(partition, None)
+            self._beyond.pop(partition, None)
             self.halted.pop(partition, None)
             self.last_timestamp_ms.pop(partition, None)
             self._warm_ms.pop(partition, None)
@@ -240,8 +241,8 @@ class Flow:
             if position != self._positions.get(partition):
                 self._dedup.reopen(partition, position)
             # Until then what was left out may have to be left out again.
-            if (left_out := self._left_out.get(partition)) and position >= left_out.end:
-                del self._left_out[partition]
+            if (beyond := self._beyond.get(partition)) and position >= beyond.end:
+                del self._beyond[partition]
         self._positions = dict(command.positions)
         self.at_end &= self._positions.keys()
         self._assign(source)
@@ -318,8 +319,6 @@ class Flow:
             self._seal("partitions")
         self._dedup.pass_time(partition, records.timestamps)
         left_out = self._to_leave_out(partition, position, next_offset)
-        if left_out is not None and records.offsets[0] >= left_out.end:
-            left_out = None
         if left_out is not None and self._dedup.enabled and self._bounds is None:
             # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.
             self._recovery.claim(records, 0, len(records), left_out.stored)
@@ -342,10 +341,13 @@ class Flow:
         return bisect_left(records.offsets, end), min(records.next_offset, end)
 
     def _to_leave_out(self, partition: Partition, position: int, next_offset: int) -> LeftOut | None:
-        if self._bounds is None:
-            return self._left_out.get(partition)
+        beyond, bounds = self._beyond.get(partition), self._bounds
+        if beyond is None and bounds is None:
+            return None
         with beating(self.heartbeat):
-            return LeftOut(Ranges(self._bounds.settled(partition, position, next_offset)))
+            if bounds is not None:
+                return LeftOut(Ranges(bounds.settled(partition, position, next_offset)))
+            return beyond.left_out(position, next_offset) if beyond is not None else None
 
     def _count_cold(self, records: Records) -> None:
         """Records read before the window of their partition has filled, when it is not rebuilt."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline import spans as span_reader
 from pipeline.batch import Counts, OpenBatch, TableBlock
+from pipeline.beyond import Beyond
 from pipeline.bounds import Bounds
 from pipeline.clock import Clock
 from pipeline.commands import Prepare
@@ -41,11 +42,11 @@ LETTER_MARGIN_MS = 300_000
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Partitions that can be read now. Everything before a position is durable; `left_out` beyond it is stored already."""
+    """Partitions that can be read now. Everything before a position is durable; `beyond` is what may be stored after it."""
 
     epochs: Mapping[Partition, int]
     positions: Mapping[Partition, int]
-    left_out: Mapping[Partition, LeftOut]
+    beyond: Mapping[Partition, Beyond]
     batches: int
     rows: int
 
@@ -112,9 +113,9 @@ class Recovery:
             self._dedup.settle(partition, position)
         for partition in foreign:
             self._dedup.freeze(partition, OFFSET_MAX)
-        left_out = self._stored_beyond(positions)
+        beyond = self._stored_beyond(positions)
         epochs = {partition: assigned.epoch for partition, assigned in command.partitions.items()}
-        return Prepared(epochs, positions, left_out, len(command.intents), rows)
+        return Prepared(epochs, positions, beyond, len(command.intents), rows)
 
     def warm(self, positions: Mapping[Partition, int]) -> None:
         """Rebuilds the claims of partitions whose turn has come in a bounded reading."""
@@ -283,7 +284,7 @@ class Recovery:
             )
         return missing
 
-    def _stored_beyond(self, positions: Mapping[Partition, int]) -> dict[Partition, LeftOut]:
+    def _stored_beyond(self, positions: Mapping[Partition, int]) -> dict[Partition, Beyond]:
         """Rows and letters beyond the position: after offsets were set back or lost, they must not be written again.
 
         The dead-letter topic is only searched when there are such rows: it may be long.
@@ -292,19 +293,33 @@ class Recovery:
             Span(partition, position, self._look_until(partition, position))
             for partition, position in positions.items()
         ]
-        stored = self._stored(sorted(span for span in spans if span.first < span.next))
-        self._window.check_origin(stored)
+        extents = self._extents(sorted(span for span in spans if span.first < span.next))
+        self._window.check_origin({partition: first for partition, (first, _) in extents.items()})
         if self._bounds is not None:
             return {}  # Whole stretches of it may be stored: each block is screened right before its insert.
         letters: dict[Partition, set[int]] = {}
-        if self._dead_letters is not None and any(ranges.end for ranges in stored.values()):
+        if self._dead_letters is not None and extents:
             for partition, offset in self._dead_letters.written(spans, 0):
                 letters.setdefault(partition, set()).add(offset)
-        return {
-            partition: LeftOut(stored.get(partition, _NONE), frozenset(offsets), frozenset(offsets))
-            for partition in positions
-            if (offsets := letters.get(partition, set())) or stored.get(partition, _NONE).end
-        }
+        beyond = {}
+        for partition in positions.keys() & (extents.keys() | letters.keys()):
+            offsets = frozenset(letters.get(partition, ()))
+            end = max(extents.get(partition, (0, 0))[1], max(offsets, default=-1) + 1)
+            beyond[partition] = Beyond(partition, end, offsets, self._stored_of)
+        return beyond
+
+    def _extents(self, spans: Sequence[Span]) -> dict[Partition, tuple[int, int]]:
+        """From the first offset inside each span that some target table has a row of to the one after the last."""
+        found: dict[Partition, tuple[int, int]] = {}
+        for table in self._tables(spans):
+            if self._sink.has_lineage(table):
+                for partition, (first, end) in self._sink.extents(table, spans).items():
+                    known = found.get(partition, (first, end))
+                    found[partition] = min(first, known[0]), max(end, known[1])
+        return found
+
+    def _stored_of(self, span: Span) -> Ranges:
+        return self._stored([span]).get(span.partition, _NONE)
 
     def _look_until(self, partition: Partition, position: int) -> int:
         """How far rows beyond a position are looked for: in a bounded reading, to know whether they are of this topic."""

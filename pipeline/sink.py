@@ -170,6 +170,17 @@ class Sink:
             found.setdefault(Partition(topic, partition), []).append((first, next_offset))
         return found
 
+    def extents(self, table: str, spans: Sequence[Span]) -> dict[Partition, tuple[int, int]]:
+        """Of each span with rows in the table the first offset that has one, and the offset after the last.
+
+        A span may be without end: the answer has a row for each partition, whatever is stored.
+        """
+        if not spans:
+            return {}
+        doing = f"looking for stored rows in {table}"
+        rows = self.patiently(doing, lambda: self._clickhouse.query_rows(extents_sql(table, spans), doing=doing))
+        return {Partition(topic, partition): (first, end) for topic, partition, first, end in rows}
+
     def insert(self, write: Write) -> list[tuple[Partition, int, Reject]]:
         """Returns when every row of the block is in the table or refused as data, and which ones were refused."""
         if not write.block.rows:
@@ -317,19 +328,31 @@ def stored_sql(table: str, spans: Sequence[Span]) -> str:
 
     Offsets that follow one another have the same difference to their position in the order, so that this groups them.
     """
-    by_topic: dict[str, list[str]] = {}
-    for (topic, partition), first, next_offset in spans:
-        condition = f"(_partition = {partition} AND _offset >= {first} AND _offset < {next_offset})"
-        by_topic.setdefault(topic, []).append(condition)
-    where = " OR ".join(
-        f"(_topic = {literal(topic)} AND ({' OR '.join(conditions)}))" for topic, conditions in by_topic.items()
-    )
     return (
         "SELECT t, p, min(o), max(o) + 1 FROM ("
         "SELECT t, p, o, o - toInt64(row_number() OVER (PARTITION BY t, p ORDER BY o)) AS run FROM ("
         "SELECT DISTINCT toString(_topic) AS t, toInt32(_partition) AS p, toInt64(_offset) AS o "
-        f"FROM {quote_table(table)} WHERE {where})) "
+        f"FROM {quote_table(table)} WHERE {_inside(spans)})) "
         "GROUP BY t, p, run ORDER BY t, p, min(o)"
+    )
+
+
+def extents_sql(table: str, spans: Sequence[Span]) -> str:
+    """The first and the last offset of the spans that have rows, as (topic, partition, first, last + 1)."""
+    return (
+        "SELECT toString(_topic) AS t, toInt32(_partition) AS p, toInt64(min(_offset)), toInt64(max(_offset)) + 1 "
+        f"FROM {quote_table(table)} WHERE {_inside(spans)} GROUP BY t, p ORDER BY t, p"
+    )
+
+
+def _inside(spans: Sequence[Span]) -> str:
+    """The condition for a row to be of a record inside the spans."""
+    by_topic: dict[str, list[str]] = {}
+    for (topic, partition), first, next_offset in spans:
+        condition = f"(_partition = {partition} AND _offset >= {first} AND _offset < {next_offset})"
+        by_topic.setdefault(topic, []).append(condition)
+    return " OR ".join(
+        f"(_topic = {literal(topic)} AND ({' OR '.join(conditions)}))" for topic, conditions in by_topic.items()
     )
 
 

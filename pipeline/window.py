@@ -16,7 +16,7 @@ from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, Target
 from pipeline.dedup import Dedup, domain
 from pipeline.errors import PipelineStopped
-from pipeline.lane import Lane, Ranges
+from pipeline.lane import Lane
 from pipeline.offsets import Offsets
 from pipeline.sink import Sink
 from pipeline.types import Partition, Source, Span
@@ -77,8 +77,8 @@ class Window:
         log.info("window rebuilt: %d ids in %.2f s", ids, self._clock.monotonic_s() - started_s)
         return ids
 
-    def check_origin(self, stored: Mapping[Partition, Ranges]) -> None:
-        """Raises PipelineStopped when rows beyond a partition's position are not those of the records Kafka has there.
+    def check_origin(self, stored: Mapping[Partition, int]) -> None:
+        """Raises PipelineStopped when the first row beyond a partition's position is not of the record Kafka has there.
 
         A topic deleted and made anew has the name and the offsets of the old one. Its records would pass for stored.
         """
@@ -86,12 +86,11 @@ class Window:
             return
         marks = self._offsets.watermarks(stored)
         samples: dict[Partition, int] = {}
-        for partition, ranges in stored.items():
+        for partition, offset in stored.items():
             low, high = marks[partition]
-            offset = ranges.first_from(low)
-            if offset is not None and offset >= high:
+            if offset >= high:
                 raise PipelineStopped(_other_topic(partition, offset, f"the topic ends at {high}"))
-            if offset is not None:
+            if offset >= low:
                 samples[partition] = offset
         spans = [Span(partition, offset, offset + 1) for partition, offset in samples.items()]
         for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat):

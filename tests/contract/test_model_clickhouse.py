@@ -15,7 +15,7 @@ from pipeline.clickhouse import ClickHouse, ClickHouseError
 from pipeline.config.schema import ClickHouse as ClickHouseConfig
 from pipeline.config.schema import Dedup
 from pipeline.native import BlockBuilder, Run, append
-from pipeline.sink import stored_sql
+from pipeline.sink import extents_sql, stored_sql
 from pipeline.types import Partition, Span
 from pipeline.window import recent_ids_sql
 from tests.simulation.clickhouse_model import Server, SimClickHouse, Table
@@ -186,6 +186,8 @@ def test_stored_offsets_are_found_as_ranges(place: Any) -> None:
     spans = [Span(here, 4, 20), Span(there, 0, 2**63 - 1), Span(none, 0, 9)]
     found = [tuple(row) for row in place.client.query_rows(stored_sql(TABLE, spans))]
     assert found == [(TOPIC, 0, 4, 6), (TOPIC, 0, 8, 9), (TOPIC, 1, 4, 5), (TOPIC, 1, 6, 7)]
+    found = [tuple(row) for row in place.client.query_rows(extents_sql(TABLE, spans))]
+    assert found == [(TOPIC, 0, 4, 9), (TOPIC, 1, 4, 7)]
 
 
 @pytest.mark.parametrize(("window_s", "ids_max"), [(3_600, 100), (5, 100), (3_600, 2)])

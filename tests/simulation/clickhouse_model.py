@@ -231,6 +231,8 @@ class Server:
         table = self.tables[found[1]]
         if "row_number()" in sql:
             return _stored(table, sql)
+        if "max(_offset)) + 1" in sql:
+            return _extents(table, sql)
         place = _ONE.search(sql)
         assert place is not None, sql
         topic, partition = place[1], int(place[2])
@@ -252,22 +254,36 @@ class Server:
         )
 
 
-def _stored(table: Table, sql: str) -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = []
+def _spans(sql: str) -> Iterator[tuple[str, int, int, int]]:
+    """(topic, partition, first, next) of each span that a question names."""
     topic = ""
     for name, partition, first, next_offset in _SPANS.findall(sql):
         if name:
             topic = name
-            continue
+        else:
+            yield topic, int(partition), int(first), int(next_offset)
+
+
+def _extents(table: Table, sql: str) -> list[tuple[Any, ...]]:
+    found = []
+    for topic, partition, first, next_offset in _spans(sql):
+        if offsets := list(table.offsets(topic, partition, first, next_offset)):
+            found.append((topic, partition, min(offsets), max(offsets) + 1))
+    return sorted(found)
+
+
+def _stored(table: Table, sql: str) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for topic, partition, first, next_offset in _spans(sql):
         start = last = -2
-        for offset in table.offsets(topic, int(partition), int(first), int(next_offset)):
+        for offset in table.offsets(topic, partition, first, next_offset):
             if offset != last + 1:
                 if start >= 0:
-                    found.append((topic, int(partition), start, last + 1))
+                    found.append((topic, partition, start, last + 1))
                 start = offset
             last = offset
         if start >= 0:
-            found.append((topic, int(partition), start, last + 1))
+            found.append((topic, partition, start, last + 1))
     return sorted(found)
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from pipeline.batch import OpenBatch
+from pipeline.beyond import Beyond
 from pipeline.delivery import Delivery
 from pipeline.engine import Engine
 from pipeline.flow import Budget, Flow
@@ -50,7 +51,10 @@ FIXES = {
     "claims of what was recovered are good": Sabotage(
         Recovery, "_prepare", "self._dedup.settle(partition, position)", "pass"
     ),
-    "rows left out are left out again": Sabotage(Flow, "_discard", " and position >= left_out.end", ""),
+    "rows left out are left out again": Sabotage(Flow, "_discard", " and position >= beyond.end", ""),
+    "rows left out are looked for as far as reading goes": Sabotage(
+        Beyond, "left_out", " or min(next_offset, self.end) > self._page.next", ""
+    ),
     "rows left out have claims": Sabotage(Flow, "_take", "left_out is not None and self._dedup.enabled", "False"),
     "stored rows of a declared batch have claims": Sabotage(
         Recovery, "_finish", "self._claim(intent.spans, stored)", "pass"

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.assembly import Assembly
 from pipeline.batch import SealedBatch
+from pipeline.commands import Prepare
 from pipeline.config import memory_plan, schema
 from pipeline.deadletter import DeadLetters
 from pipeline.dedup import Dedup
@@ -21,6 +22,7 @@ from pipeline.kafka import Clients
 from pipeline.lane import Lane
 from pipeline.offsets import Offsets
 from pipeline.patience import Patience
+from pipeline.recovery import Prepared, Recovery
 from pipeline.sink import Sink
 from pipeline.ways import Ways
 from pipeline.worker import Worker
@@ -42,6 +44,7 @@ TICK_S = 0.5
 INSERT_THREADS = 2
 RETRY_WAIT_MS_MAX = 2_500
 RECORD_BYTES_MAX = 100
+PAGE_OFFSETS = 5
 STALL_MS_MAX = 12_000
 """More than a loop of the data plane sleeps in vain (`loop.IDLE_S_MAX`)."""
 
@@ -233,6 +236,22 @@ class _Finished:
         self._on_exit(code)
 
 
+class _InPages:
+    """A recovery that is asked for what is stored beyond a position a few records at a time: runs are short."""
+
+    def __init__(self, recovery: Recovery) -> None:
+        self._recovery = recovery
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._recovery, name)
+
+    def prepare(self, command: Prepare) -> Prepared:
+        prepared = self._recovery.prepare(command)
+        for beyond in prepared.beyond.values():
+            beyond.page_offsets = PAGE_OFFSETS
+        return prepared
+
+
 class _NoHttp:
     def stop(self) -> None:
         pass
@@ -252,6 +271,7 @@ class SimWorker(Worker):
         self._on_exit = on_exit
         self.reason: PenstockError | None = None
         super().__init__(parts)
+        self._flow._recovery = _InPages(self._flow._recovery)  # type: ignore[assignment]
         self._plan = {line.name: line.nbytes for line in memory_plan(parts.config)}
         self._loop = _EventLoop(self)  # type: ignore[assignment]
         self._finished = _Finished(self._leave)  # type: ignore[assignment]

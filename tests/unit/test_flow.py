@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from typing import Any, cast
 
+from pipeline.beyond import Beyond
 from pipeline.clock import ManualClock
 from pipeline.commands import Assigned, Discard, Prepare, Read
 from pipeline.config.schema import ClickHouse, Config, Kafka, Route
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.dedup import Dedup
 from pipeline.flow import Flow
-from pipeline.lane import LeftOut, Ranges
+from pipeline.lane import Ranges
 from pipeline.metrics import Metrics
 from pipeline.recovery import Prepared
 from pipeline.threads import Threads
@@ -33,8 +34,11 @@ class Recovery:
 
     def prepare(self, command: Prepare) -> Prepared:
         positions = dict.fromkeys(command.partitions, 10)
-        left_out = {partition: LeftOut(Ranges([(11, 12)])) for partition in command.partitions}
-        return Prepared({HERE: 1}, positions, left_out, 0, 0)
+        beyond = {
+            partition: Beyond(partition, 12, frozenset(), lambda span: Ranges([(11, 12)]))
+            for partition in command.partitions
+        }
+        return Prepared({HERE: 1}, positions, beyond, 0, 0)
 
     def claim(self, records: Any, first: int, cut: int, stored: Ranges) -> None:
         self.claimed += [(offset, cut) for offset in records.offsets[first:cut] if offset in stored]
@@ -83,7 +87,7 @@ def test_rows_stored_beyond_the_position_are_left_out_again_when_they_are_read_a
     driver.tell(Discard({HERE: 10}, {}, 1))
     assert driver.read() == 3
     driver.tell(Discard({HERE: 12}, {}, 2))
-    assert not driver.flow._left_out
+    assert not driver.flow._beyond
 
 
 def test_rows_that_are_left_out_have_claims() -> None:

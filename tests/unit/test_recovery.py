@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from pipeline.batch import TableBlock
+from pipeline.beyond import PAGE_OFFSETS, Beyond
 from pipeline.clock import ManualClock
 from pipeline.commands import Assigned, Prepare
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.dedup import Dedup
 from pipeline.intent import Intent
-from pipeline.lane import Ranges
 from pipeline.recovery import Recovery
 from pipeline.types import Partition, Span
 
 NEW = 1
-A, B, C = (Partition("t", number) for number in range(3))
+A, B, C, D = (Partition("t", number) for number in range(4))
 
 
 class Finished(Recovery):
@@ -140,32 +140,77 @@ class Letters:
         return {(A, 7): "insert", (C, 3): "decode"}
 
 
-class Beyond(Recovery):
-    def __init__(self, letters: Letters, stored: dict[Partition, Ranges]) -> None:
-        nothing = cast("Any", None)
-        super().__init__(
-            {},
-            nothing,
-            cast("Any", NoWindow()),
-            nothing,
-            nothing,
-            cast("Any", letters),
-            nothing,
-            nothing,
-            nothing,
-            nothing,
-        )
-        self._found = stored
+class Table:
+    """A sink with one table, which has rows of A at 5 to 8, and of D at 2 and from 1,000,000 to 1,200,000."""
 
-    def _stored(self, spans: Any, but_for: Any = frozenset()) -> dict[Partition, Ranges]:
-        return self._found
+    rows = ((A, 5, 9), (D, 2, 3), (D, 1_000_000, 1_200_001))
+
+    def __init__(self) -> None:
+        self.asked: list[Span] = []
+
+    def has_lineage(self, table: str) -> bool:
+        return True
+
+    def extents(self, table: str, spans: Sequence[Span]) -> dict[Partition, tuple[int, int]]:
+        found: dict[Partition, tuple[int, int]] = {}
+        for partition, ranges in self._inside(spans).items():
+            found[partition] = ranges[0][0], ranges[-1][1]
+        return found
+
+    def stored(self, table: str, spans: Sequence[Span]) -> dict[Partition, list[tuple[int, int]]]:
+        self.asked += spans
+        return self._inside(spans)
+
+    def _inside(self, spans: Sequence[Span]) -> dict[Partition, list[tuple[int, int]]]:
+        found: dict[Partition, list[tuple[int, int]]] = {}
+        for partition, first, next_ in self.rows:
+            for span in spans:
+                low, high = max(first, span.first), min(next_, span.next)
+                if span.partition == partition and low < high:
+                    found.setdefault(partition, []).append((low, high))
+        return found
+
+
+class Reading(Recovery):
+    """Recovery of which only the look beyond the positions is of interest."""
+
+    def __init__(self, letters: Letters, table: Table) -> None:
+        nothing = cast("Any", None)
+        sink, window = cast("Any", table), cast("Any", NoWindow())
+        super().__init__(
+            {}, nothing, window, sink, nothing, cast("Any", letters), nothing, nothing, nothing, lambda: None
+        )
+
+    def _tables(self, spans: Sequence[Span]) -> list[str]:
+        return ["x"] if spans else []
 
 
 def test_letters_are_looked_for_where_rows_beyond_the_position_are_stored() -> None:
     """Offsets were set back or lost."""
     letters = Letters()
-    left_out = Beyond(letters, {A: Ranges([(5, 9)])})._stored_beyond({A: 0, B: 0, C: 0})
-    assert {partition: one.end for partition, one in left_out.items()} == {A: 9, C: 4}
-    assert left_out[A].written == left_out[A].rejected == {7}
-    assert Beyond(letters, {})._stored_beyond({A: 9}) == {}
+    beyond = Reading(letters, Table())._stored_beyond({A: 0, B: 0, C: 0})
+    assert {partition: one.end for partition, one in beyond.items()} == {A: 9, C: 4}
+    left_out = beyond[A].left_out(0, 8)
+    assert left_out is not None
+    assert left_out.written == left_out.rejected == {7}
+    assert beyond[C].left_out(4, 9) is None
+    assert Reading(letters, Table())._stored_beyond({A: 9, B: 0}) == {}
     assert letters.searches == 1
+
+
+def test_what_is_stored_beyond_the_position_is_asked_for_page_by_page() -> None:
+    """All of it in one question took longer than a question may, again and again: the worker never read on."""
+    table = Table()
+    beyond = Reading(Letters(), table)._stored_beyond({D: 1})[D]
+    assert table.asked == []
+    found = [offset for first in range(1, 1_300_000, 900) for offset in stored_in(beyond, first, first + 900)]
+    assert found == [2, *range(1_000_000, 1_200_001)]
+    assert all(span.next - span.first == PAGE_OFFSETS for span in table.asked)
+    assert len(table.asked) == 7
+    # Read again from before the page, as after a rebalance of other partitions.
+    assert stored_in(beyond, 999_999, 1_000_001) == [1_000_000]
+
+
+def stored_in(beyond: Beyond, first: int, next_: int) -> list[int]:
+    left_out = beyond.left_out(first, next_)
+    return [] if left_out is None else [offset for offset in range(first, next_) if offset in left_out.stored]
