@@ -5,13 +5,15 @@ class ClaimTable:
     """Event id -> the record that owns it. Bounded by `ids_max`; used by one thread at a time."""
 
     ids_max: int
-    def __init__(self, ids_max: int, *, secret: bytes, generations: int = 8) -> None: ...
+    def __init__(self, ids_max: int, *, secret: bytes, generations: int = 16) -> None: ...
     def open_slot(self, identity: int) -> int:
         """Begins one uninterrupted reading of the partition `identity` names; the handle goes into `Run.slot`."""
     def freeze_slot(self, slot: int, valid_below: int) -> None:
         """Ends a reading: its claims at offsets from `valid_below` on are void. A slot claims nothing afterwards."""
     def rotate(self) -> None:
         """Begins a new generation; when all are in use the oldest is dropped with every id it holds."""
+    def drop(self) -> None:
+        """Drops the oldest generation that has ended, with every id it holds; nothing when none has."""
     def claim_many(self, ids: bytes, slot: int, offsets: array[int]) -> bytearray:
         """Claims `ids` (16 bytes each) for the records at `offsets`: 1 for each that owns its id, 2 for a duplicate."""
     def restore(self, rows: bytes, key_layout: Sequence[str], slots: Mapping[int, int], domain: bytes = b"") -> int:
@@ -45,8 +47,11 @@ class ClaimTable:
     def rotations(self) -> int:
         """Generations ended so far."""
     @property
-    def early_rotations(self) -> int:
-        """Generations ended because a chain of buckets was full; not 0 only for ids chosen to collide."""
+    def ended(self) -> int:
+        """Generations that have ended and are held."""
+    @property
+    def early_drops(self) -> int:
+        """Generations dropped because a chain of buckets was full; not 0 only for ids chosen to collide."""
     @property
     def ids_dropped(self) -> int:
         """Ids that left with their generation."""

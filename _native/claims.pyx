@@ -10,7 +10,8 @@ from libc.string cimport memcpy, memset
 from _native.siphash cimport Id, domain_mask, masked, sip128, sip_key
 from _native.table cimport (
     GENERATIONS_MAX, SLOT_FREE, SLOT_FROZEN, SLOT_OPEN, Entry, Slot, Table, table_bucket, table_claim, table_claim_all,
-    table_find, table_free, table_hash, table_init, table_nbytes, table_nbytes_max, table_open_slot, table_rotate,
+    table_drop, table_find, table_free, table_hash, table_init, table_nbytes, table_nbytes_max, table_open_slot,
+    table_rotate,
 )
 
 from _native.chtypes import leaf, parse
@@ -19,10 +20,10 @@ from _native.chtypes import leaf, parse
 cdef class ClaimTable:
     """Event id -> the record that owns it. Bounded by `ids_max`; used by one thread at a time."""
 
-    def __cinit__(self, ids_max, *, bytes secret not None, size_t generations=8):
+    def __cinit__(self, ids_max, *, bytes secret not None, size_t generations=16):
         memset(&self.table, 0, sizeof(Table))
-        if not 2 <= generations <= GENERATIONS_MAX:
-            raise ValueError(f"generations is {generations}; it must be in [2, {GENERATIONS_MAX}]")
+        if not 4 <= generations <= GENERATIONS_MAX:
+            raise ValueError(f"generations is {generations}; it must be in [4, {GENERATIONS_MAX}]")
         if not generations <= ids_max <= 2**31:
             raise ValueError(f"ids_max is {ids_max}; it must be in [{generations}, {2**31}]")
         if len(secret) != 16:
@@ -59,6 +60,10 @@ cdef class ClaimTable:
     def rotate(self):
         """Begins a new generation; when all are in use the oldest is dropped with every id it holds."""
         table_rotate(&self.table)
+
+    def drop(self):
+        """Drops the oldest generation that has ended, with every id it holds; nothing when none has."""
+        table_drop(&self.table)
 
     def claim_many(self, bytes ids not None, slot, const int64_t[::1] offsets):
         """Claims `ids` (16 bytes each) for the records at `offsets`: 1 for each that owns its id, 2 for a duplicate."""
@@ -135,9 +140,14 @@ cdef class ClaimTable:
         return self.table.rotations
 
     @property
-    def early_rotations(self):
-        """Generations ended because a chain of buckets was full; not 0 only for ids chosen to collide."""
-        return self.table.early_rotations
+    def ended(self):
+        """Generations that have ended and are held."""
+        return self.table.live_count - 1
+
+    @property
+    def early_drops(self):
+        """Generations dropped because a chain of buckets was full; not 0 only for ids chosen to collide."""
+        return self.table.early_drops
 
     @property
     def ids_dropped(self):

@@ -82,7 +82,7 @@ class _Slot:
 class ClaimTable:
     """The oracle of `_native.claims.ClaimTable`."""
 
-    def __init__(self, ids_max: int, *, secret: bytes, generations: int = 8) -> None:
+    def __init__(self, ids_max: int, *, secret: bytes, generations: int = 16) -> None:
         self.ids_max = ids_max
         self.generations_max = generations
         self.rotations = 0
@@ -113,13 +113,17 @@ class ClaimTable:
             raise ValueError(f"slot {handle} is frozen; open another one to go on claiming")
         return index
 
-    def rotate(self) -> None:
-        if len(self._live) == self.generations_max:
+    def drop(self) -> None:
+        if len(self._live) > 1:
             oldest = self._number - len(self._live) + 1
             for slot in self._slots:
                 if slot.frozen_at is not None and slot.frozen_at <= oldest:
                     slot.free = True
             self.ids_dropped += len(self._live.pop())
+
+    def rotate(self) -> None:
+        if len(self._live) == self.generations_max:
+            self.drop()
         self._live.insert(0, {})
         self._number += 1
         self.rotations += 1
@@ -135,8 +139,10 @@ class ClaimTable:
                 return DUPLICATE
             generation[id] = (slot, offset)
             return APPENDED
-        if len(self._live[0]) >= self.ids_max // self.generations_max:
+        if len(self._live[0]) >= self.ids_max // (self.generations_max // 2):
             self.rotate()
+        while self.ids >= self.ids_max:
+            self.drop()
         self._live[0][id] = (slot, offset)
         return APPENDED
 

@@ -16,6 +16,10 @@
             | numbers: 10 x 4 bytes               |
             +-------------------------------------+
 
+A generation ends when its owner says so, for the sake of time, or when it is full. Half of them hold a full table, so that
+full ones leave room for those that end for the sake of time, and none is dropped for want of a place: only by its owner, or
+when the table is full.
+
 One index serves all generations, so an absent id costs one cache line however many there are. Nothing is ever deleted
 from it: a lane whose number lies outside [tail, head) is dead, and the next insertion that finds its bucket full takes
 it over. A bucket whose lanes are all alive spills into the next bucket and remembers the generation in `spilled`; a
@@ -79,7 +83,7 @@ cdef struct Table:
     uint64_t seed_low       # keys of the index hash, from the secret
     uint64_t seed_high
     size_t ids_max          # ids held at most
-    size_t generation_ids_max  # ids one generation holds at most
+    size_t generation_ids_max  # ids one generation holds at most: half of the generations hold a full table
     size_t generations_max
     # the log
     uint64_t head           # number of the next entry
@@ -103,7 +107,7 @@ cdef struct Table:
     size_t slot_capacity
     # counters
     uint64_t rotations
-    uint64_t early_rotations  # generations ended because a chain of buckets was full
+    uint64_t early_drops    # generations dropped because a chain of buckets was full
     uint64_t ids_dropped    # ids that left with their generation
 
 
@@ -118,6 +122,7 @@ cdef int table_claim_all(
 ) except -1 nogil
 cdef Entry *table_find(const Table *table, Id id, uint64_t hash) noexcept nogil
 cdef void table_rotate(Table *table) noexcept nogil
+cdef void table_drop(Table *table) noexcept nogil
 cdef uint32_t table_open_slot(Table *table, int64_t identity) except? 0xffffffff nogil
 cdef size_t table_nbytes(const Table *table) noexcept nogil
 cdef size_t table_nbytes_max(const Table *table) noexcept nogil

@@ -324,18 +324,18 @@ cdef int table_claim(Table *table, Id id, uint64_t hash, uint32_t slot, int64_t 
 
 
 cdef int insert(Table *table, Id id, uint64_t hash, uint32_t slot, int64_t offset) except -1 nogil:
-    """Appends a claim. A full generation ends; so does one that leaves no room in a chain of buckets, and each early
-    end drops an older one, until there is room."""
+    """Appends a claim. A full generation ends. The oldest is dropped when the table is full, or no chain of buckets has
+    room."""
     cdef Entry *entry
     if table.head - table.starts[0] >= table.generation_ids_max:
         table_rotate(table)
+    while table.head - tail_of(table) >= table.ids_max:
+        drop_oldest(table)
     while table.head - tail_of(table) >= table.ids_before_growth and not index_grow(table):
-        table.early_rotations += 1
-        table_rotate(table)
+        make_room(table)
     log_reserve(table)
     while not place(table, table.buckets, table.bucket_count, hash, table.head, table.generation):
-        table.early_rotations += 1
-        table_rotate(table)
+        make_room(table)
     entry = entry_at(table, table.head)
     entry.low = id.low
     entry.high = id.high
@@ -344,6 +344,20 @@ cdef int insert(Table *table, Id id, uint64_t hash, uint32_t slot, int64_t offse
     entry.spare = 0
     table.head += 1
     return 0
+
+
+cdef void make_room(Table *table) noexcept nogil:
+    """Drops the oldest generation before its time; also when it is the only one."""
+    table.early_drops += 1
+    if table.live_count == 1:
+        table_rotate(table)
+    drop_oldest(table)
+
+
+cdef void table_drop(Table *table) noexcept nogil:
+    """Drops the oldest generation that has ended, if there is one."""
+    if table.live_count > 1:
+        drop_oldest(table)
 
 
 cdef void table_rotate(Table *table) noexcept nogil:
@@ -395,7 +409,7 @@ cdef int table_init(Table *table, size_t ids_max, size_t generations, Id seeds) 
     table.seed_low = seeds.low
     table.seed_high = seeds.high | 1
     table.ids_max = ids_max
-    table.generation_ids_max = ids_max // generations
+    table.generation_ids_max = ids_max // (generations // 2)
     table.generations_max = generations
     table.generation = table.live_count = 1
     table.chunk_bits = CHUNK_BITS_MAX

@@ -21,7 +21,8 @@ from pipeline.native import ClaimTable, middle_and_high
 from pipeline.types import Partition, Records
 
 GENERATIONS = 8
-"""The window is dropped in this many parts; a part goes when its last record is older than the window."""
+"""The window is dropped in this many parts; a part goes when its last record is older than the window. The table has twice
+as many, so that those that end because they are full take no place from these."""
 OUTAGE_MS = 120_000
 """Claims are kept for so long beyond the window: a partition at its end, for which the window does not wait, may fall behind
 the others while its leader is away."""
@@ -43,7 +44,7 @@ class Dedup:
         """Of each partition that is being read and not at its end: the record time of the run taken last."""
         self._latest_ms = 0
         self._begun_ms = 0
-        self._ends_ms: deque[int] = deque(maxlen=GENERATIONS - 1)
+        self._ends_ms: deque[int] = deque()
         """The latest record time in each generation that has ended and is still held, the oldest first."""
         self._rotations = 0
         self._awaited: dict[Partition, bool] = {}
@@ -51,7 +52,7 @@ class Dedup:
         Where they are in time is not known, so nothing is dropped."""
         self.claims: ClaimTable | None = None
         if config.key:
-            self.claims = ClaimTable(config.ids_max, secret=secrets.token_bytes(16), generations=GENERATIONS)
+            self.claims = ClaimTable(config.ids_max, secret=secrets.token_bytes(16), generations=2 * GENERATIONS)
 
     @property
     def enabled(self) -> bool:
@@ -119,9 +120,11 @@ class Dedup:
         median_ms, high_ms = middle_and_high(timestamps)
         if median_ms <= 0:
             return
-        self._note_rotations(self.claims.rotations)
+        self._note_generations()
         latest_ms = max(self._latest_ms, high_ms)
         self._has_come(partition, latest_ms)
+        if not self._latest_ms:
+            self._pass_for(latest_ms)
         reached_ms = self._reached_ms.setdefault(partition, median_ms)
         # The furthest behind is looked for only where even this partition's own time would drop something.
         if not self._awaited and self._oldest_end_ms() <= self._expired_ms(reached_ms):
@@ -140,18 +143,22 @@ class Dedup:
     def _has_come(self, partition: Partition, time_ms: int) -> None:
         """Claims read back have no time of their own; they pass for as old as the first record that follows them."""
         if self._awaited.pop(partition, False):
-            self._latest_ms = time_ms
-            self._ends_ms = deque((max(end_ms, time_ms) for end_ms in self._ends_ms), GENERATIONS - 1)
+            self._pass_for(time_ms)
+
+    def _pass_for(self, time_ms: int) -> None:
+        """No claim that is held is of an earlier time."""
+        self._latest_ms = time_ms
+        self._ends_ms = deque(max(end_ms, time_ms) for end_ms in self._ends_ms)
 
     def _drop_until(self, now_ms: int) -> None:
         """Drops the generations whose latest record is a window or more before `now_ms`."""
+        assert self.claims is not None
         expired_ms = self._expired_ms(now_ms)
         if 0 < self._latest_ms <= expired_ms:
-            for _ in range(GENERATIONS):
-                self._rotate()
-            self._ends_ms.clear()
-        while self._ends_ms and self._ends_ms[0] <= expired_ms:
             self._rotate()
+        while self._ends_ms and self._ends_ms[0] <= expired_ms:
+            self.claims.drop()
+            self._ends_ms.popleft()
 
     def _expired_ms(self, now_ms: int) -> int:
         """A generation whose latest record is not after this has left the window."""
@@ -164,19 +171,22 @@ class Dedup:
     def _rotate(self) -> None:
         assert self.claims is not None
         self.claims.rotate()
-        self._note_rotations(self.claims.rotations)
+        self._note_generations()
 
-    def _note_rotations(self, rotations: int) -> None:
-        """Also those that the table made by itself, because it was full."""
-        for _ in range(min(rotations - self._rotations, GENERATIONS)):
+    def _note_generations(self) -> None:
+        """Also those that ended, or were dropped, because they or the table were full."""
+        assert self.claims is not None
+        for _ in range(self.claims.rotations - self._rotations):
             self._ends_ms.append(self._latest_ms)
             self._begun_ms = self._latest_ms
-        self._rotations = rotations
+        self._rotations = self.claims.rotations
+        while len(self._ends_ms) > self.claims.ended:
+            self._ends_ms.popleft()
 
     def restart_time(self) -> None:
         """The records that follow may be older than those before: of another partition, read after it."""
         self._reached_ms.clear()
-        self._ends_ms.clear()
+        self._ends_ms = deque(0 for _ in self._ends_ms)
         self._latest_ms = self._begun_ms = 0
 
     def restore(self, rows: bytes, key_types: Sequence[str], partition: Partition, domain: bytes) -> int:

@@ -30,6 +30,8 @@ HEAP_MB = 256
 SESSION_S = 6.0
 """After this long without a sign a worker has lost its partitions, in both protocols."""
 INSERT_TIMEOUT_S = 3
+IDS_MAX = 4_000_000
+"""More than a run of an hour has: after its offsets are lost, one worker may read all of it again."""
 SOCKET_TIMEOUT_S = 10
 """How long a Kafka client waits for an answer; librdkafka's default of a minute would leave little of a short run."""
 
@@ -154,7 +156,7 @@ class Stage:
         tree: dict[str, dict[str, Any]] = {
             "kafka": kafka,
             "clickhouse": {"urls": [url], "retry_wait_ms_max": 500, "insert_timeout_ms": INSERT_TIMEOUT_S * 1000},
-            "dedup": {"key": list(workload.key), "window_s": setting.window_s, "ids_max": 1_000_000},
+            "dedup": {"key": list(workload.key), "window_s": setting.window_s, "ids_max": IDS_MAX},
             "batch": {"age_ms_max": 200},
             "dead_letters": {"topic": self.letters},
             "http": {"host": "127.0.0.1", "port": 0},

@@ -146,6 +146,28 @@ def test_generations_that_the_full_table_ended_are_known() -> None:
         assert all(held), number
 
 
+def test_a_partition_that_catches_up_takes_the_window_of_the_others_only_when_the_table_is_full() -> None:
+    """Its old ids ended generations, and each took the place of one of the window (found by the fault suite)."""
+    dedup = made()
+    for at_s in range(0, 3_500, 100):
+        dedup.pass_time(HERE, array("q", [START_MS + at_s * 1000]))
+        claim(dedup, HERE, at_s, name=at_s)
+    assert dedup.claims is not None
+    for number in range(9_000):
+        if number % 1_000 == 0:
+            dedup.pass_time(THERE, array("q", [START_MS - 80_000_000 + number]))
+        claim(dedup, THERE, number, name=1_000_000 + number)
+    dedup.pass_time(HERE, array("q", [START_MS + 3_500_000]))
+    assert all(claim(dedup, HERE, 9_000, name=at_s) == DUPLICATE for at_s in range(0, 3_500, 100))
+    assert claim(dedup, THERE, 9_001, name=1_000_000) == DUPLICATE
+    for number in range(2_000):
+        claim(dedup, THERE, 9_000 + number, name=2_000_000 + number)
+    assert dedup.claims.ids <= 10_000
+    assert claim(dedup, HERE, 9_001, name=0) == NEW
+    dedup.pass_time(HERE, array("q", [START_MS + 3_500_000]))
+    assert len(dedup._ends_ms) == dedup.claims.ended
+
+
 def test_a_few_records_of_the_far_future_do_not_empty_the_window() -> None:
     dedup = made()
     now_ms = 1_700_000_000_000

@@ -70,14 +70,16 @@ def test_a_refreshed_claim_belongs_to_the_new_reading() -> None:
 
 
 def test_generations_are_dropped_whole_and_slots_with_them() -> None:
-    claims = ClaimTable(8, secret=SECRET, generations=2)
+    claims = ClaimTable(8, secret=SECRET, generations=4)
     slot = claims.open_slot(1)
     claim(claims, A, slot, 1)
     claims.freeze_slot(slot, 2)
     claims.rotate()
-    assert (claims.generations, claims.slots) == ([0, 1], 1)
     claims.rotate()
-    assert (claims.generations, claims.slots, claims.ids_dropped) == ([0, 0], 0, 1)
+    claims.rotate()
+    assert (claims.generations, claims.slots, claims.ended) == ([0, 0, 0, 1], 1, 3)
+    claims.rotate()
+    assert (claims.generations, claims.slots, claims.ids_dropped) == ([0, 0, 0, 0], 0, 1)
     assert claims.find(A) is None
     reused = claims.open_slot(2)
     assert reused != slot
@@ -85,22 +87,39 @@ def test_generations_are_dropped_whole_and_slots_with_them() -> None:
         claim(claims, A, slot, 1)
 
 
+def test_only_a_full_table_or_its_owner_drops_ids() -> None:
+    claims = ClaimTable(16, secret=SECRET, generations=8)
+    slot = claims.open_slot(1)
+    for number in range(16):
+        claim(claims, number.to_bytes(16, "big"), slot, number)
+        if number < 4:
+            claims.rotate()
+    assert (claims.generations, claims.ids_dropped) == ([4, 4, 4, 1, 1, 1, 1], 0)
+    claim(claims, A, slot, 16)
+    assert (claims.generations, claims.ids_dropped) == ([1, 4, 4, 4, 1, 1, 1], 1)
+    claims.drop()
+    assert (claims.generations, claims.ids_dropped) == ([1, 4, 4, 4, 1, 1], 2)
+    for _ in range(9):
+        claims.drop()
+    assert (claims.generations, claims.ended) == ([1], 0)
+
+
 def test_slots_are_reused_so_that_rebalances_do_not_grow_the_table() -> None:
-    claims = ClaimTable(16, secret=SECRET, generations=2)
+    claims = ClaimTable(16, secret=SECRET, generations=4)
     for number in range(1000):
         claims.freeze_slot(claims.open_slot(number), 0)
         claims.rotate()
-    assert claims.slots <= 3
+    assert claims.slots <= 5
     assert claims.nbytes < 100_000
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"ids_max": 7}, r"ids_max is 7; it must be in \[8,"),
+        ({"ids_max": 15}, r"ids_max is 15; it must be in \[16,"),
         ({"ids_max": 2**31 + 1}, "ids_max"),
-        ({"ids_max": 8, "secret": b"short"}, "must have 16"),
-        ({"ids_max": 8, "generations": 1}, r"generations is 1; it must be in \[2, 64\]"),
+        ({"ids_max": 16, "secret": b"short"}, "must have 16"),
+        ({"ids_max": 8, "generations": 3}, r"generations is 3; it must be in \[4, 64\]"),
         ({"ids_max": 80, "generations": 65}, "generations is 65"),
     ],
 )
@@ -145,4 +164,4 @@ def test_memory_stays_under_its_bound() -> None:
         assert claims.nbytes - 1024 <= claims.nbytes_max
     assert claims.ids <= 300_000
     assert claims.nbytes_max / 300_000 < 56
-    assert claims.early_rotations == 0
+    assert claims.early_drops == 0
