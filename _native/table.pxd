@@ -16,9 +16,9 @@
             | numbers: 10 x 4 bytes               |
             +-------------------------------------+
 
-A generation ends when its owner says so, for the sake of time, or when it is full. Half of them hold a full table, so that
-full ones leave room for those that end for the sake of time, and none is dropped for want of a place: only by its owner, or
-when the table is full.
+A generation ends when its owner says so, for the sake of time, or when it is full. Half of them hold a full table, so
+that full ones leave room for those that end for the sake of time, and none is dropped for want of a place: only by its
+owner, or when the table is full.
 
 One index serves all generations, so an absent id costs one cache line however many there are. Nothing is ever deleted
 from it: a lane whose number lies outside [tail, head) is dead, and the next insertion that finds its bucket full takes
