@@ -196,7 +196,8 @@ class Dedup:
         """
         if self.claims is None:
             return 0
-        self._awaited[partition] = True
+        if partition in self._awaited:
+            self._awaited[partition] = True
         return self.claims.restore(rows, key_types, {partition.number: self._slots[partition]}, domain)
 
 

@@ -98,7 +98,8 @@ class Recovery:
         if missing:
             positions |= self._start_positions(missing)
         reaches = self._reaches(command.intents, positions)
-        foreign = reaches.keys() - command.partitions.keys()
+        # A partition that moved here before is being read: its claims go on, and go further back where a batch asks for it.
+        foreign = [p for p in sorted(reaches.keys() - command.partitions.keys()) if not self._dedup.reads(p)]
         for partition in [*command.partitions, *foreign]:
             self._dedup.open(partition)
         self._window.rebuild(reaches.values())
@@ -131,10 +132,8 @@ class Recovery:
         """
         reaches = {partition: Span(partition, position, position) for partition, position in positions.items()}
         for partition, first, _ in (span for intent in intents for span in intent.spans):
-            # One that moved here before is being read: its claims go on, and its records are its own when they are read again.
-            if partition in positions or not self._dedup.reads(partition):
-                known = reaches.setdefault(partition, Span(partition, first, first))
-                reaches[partition] = Span(partition, min(known.first, first), max(known.next, first))
+            known = reaches.setdefault(partition, Span(partition, first, first))
+            reaches[partition] = Span(partition, min(known.first, first), max(known.next, first))
         return reaches
 
     def _finish(self, intent: Intent) -> int:

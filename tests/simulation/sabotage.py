@@ -51,6 +51,12 @@ FIXES = {
     "claims of what was recovered are good": Sabotage(
         Recovery, "_prepare", "self._dedup.settle(partition, position)", "pass"
     ),
+    "the claims of a partition that is read go back to the window before an older batch": Sabotage(
+        Recovery,
+        "_reaches",
+        "(span for intent in intents for span in intent.spans)",
+        "(s for i in intents for s in i.spans if s.partition in positions or not self._dedup.reads(s.partition))",
+    ),
     "rows left out are left out again": Sabotage(Flow, "_discard", " and position >= beyond.end", ""),
     "rows left out are looked for as far as reading goes": Sabotage(
         Beyond, "left_out", " or min(next_offset, self.end) > self._page.next", ""

@@ -110,6 +110,22 @@ def test_the_window_reaches_over_what_was_finished_between_two_declared_batches(
     assert sorted(window.reaches) == [Span(A, 0, 2), Span(B, 3, 9)]
 
 
+def test_the_claims_of_a_partition_that_is_read_go_back_to_the_window_before_an_older_batch() -> None:
+    """Its reading began at 500, and knew what is in the window before that: copies in the batch are of earlier records."""
+    dedup = Dedup(DedupConfig(key=["id"], ids_max=10_000))
+    recovery = Finished(dedup)
+    recovery.prepare(Prepare({B: Assigned(1, 500, "")}, ()))
+    dedup.pass_time(B, array("q", [1_700_000_000_000]))
+    batches = (Span(A, 0, 2), Span(B, 100, 120)), (Span(A, 2, 4), Span(B, 120, 140))
+    intents = tuple(Intent(spans, number, bytes(8)) for number, spans in enumerate(batches))
+    recovery.prepare(Prepare({A: Assigned(2, 0, "")}, intents))
+    window = cast("NoWindow", recovery._window)
+    assert sorted(window.reaches) == [Span(A, 0, 2), Span(B, 100, 120)]
+    assert dedup.reads(B)
+    dedup.restore(bytes(16) + bytes(12), ["UUID"], B, b"")
+    assert not dedup._awaited.get(B), "it waits for no record: it may be at its end"
+
+
 class Stored:
     """A sink that has the rows of three records."""
 
