@@ -169,14 +169,14 @@ def test_clickhouse_away_during_recovery_is_waited_for_and_does_not_pass_for_a_h
 ) -> None:
     pipeline.create_table(COLUMNS)
     pipeline.produce(events(0, 100))
-    server.fault("drop", times=FOREVER, match="row_number", inserts_only=False)
+    server.fault("drop", times=FOREVER, match="max(_offset)", inserts_only=False)
     config = pipeline.config(
         kafka={**QUICK_GROUP, "max_poll_interval_ms": 10_000, "commit_timeout_ms": 1_000, "revoke_drain_ms_max": 1_000},
         limits={"stall_ms_max": 2_000},
         clickhouse={"insert_timeout_ms": 1_000},
     )
     worker = pipeline.start(config)
-    is_waiting_for(worker, "looking up stored rows")
+    is_waiting_for(worker, "looking for stored rows")
     time.sleep(3)
     assert "no progress" not in worker.get("/readyz")[1]
     server.clear_faults()

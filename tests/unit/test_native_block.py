@@ -125,7 +125,7 @@ def test_misuse_is_an_exception_and_keeps_the_rows_before_it() -> None:
     assert target.rows == 1
     with pytest.raises(ValueError, match="2 rows, but offsets, timestamps and status have"):
         append({Row: target}, [Row(1), Row(2)], run(3), None, None, bytearray(2))
-    claims = ClaimTable(8, secret=SECRET)
+    claims = ClaimTable(16, secret=SECRET)
     with pytest.raises(ValueError, match="no key columns"):
         put(target, [Row(1)], claims, run=run(1, claims.open_slot(1)))
     with pytest.raises(ValueError, match="is not a slot"):
