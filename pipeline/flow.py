@@ -342,13 +342,13 @@ class Flow:
         return bisect_left(records.offsets, end), min(records.next_offset, end)
 
     def _to_leave_out(self, partition: Partition, position: int, next_offset: int) -> LeftOut | None:
-        beyond, bounds = self._beyond.get(partition), self._bounds
-        if beyond is None and bounds is None:
+        if self._bounds is not None:
+            with beating(self.heartbeat):
+                return LeftOut(Ranges(self._bounds.settled(partition, position, next_offset)))
+        if (beyond := self._beyond.get(partition)) is None:
             return None
         with beating(self.heartbeat):
-            if bounds is not None:
-                return LeftOut(Ranges(bounds.settled(partition, position, next_offset)))
-            return beyond.left_out(position, next_offset) if beyond is not None else None
+            return beyond.left_out(position, next_offset)
 
     def _count_cold(self, records: Records) -> None:
         """Records read before the window of their partition has filled, when it is not rebuilt."""

@@ -39,11 +39,6 @@ class Ranges:
         """How many offsets the ranges hold; they do not overlap."""
         return sum(self._next) - sum(self._first)
 
-    def first_from(self, offset: int) -> int | None:
-        """The first offset at or after `offset`."""
-        at = bisect_right(self._next, offset)
-        return max(offset, self._first[at]) if at < len(self._first) else None
-
     def gaps(self) -> Ranges:
         """Every other offset; made once."""
         if self._gaps is None:
