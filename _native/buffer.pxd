@@ -68,6 +68,18 @@ cdef inline int buffer_varint(Buffer *buffer, uint64_t number) except -1 nogil:
     return 0
 
 
+cdef inline const uint8_t *after_string(const uint8_t *at) noexcept nogil:
+    """Where the string at `at` ends, as `buffer_string` wrote it."""
+    cdef size_t length = 0
+    cdef size_t shift = 0
+    while at[0] & 0x80:
+        length |= <size_t>(at[0] & 0x7f) << shift
+        shift += 7
+        at += 1
+    length |= <size_t>at[0] << shift
+    return at + 1 + length
+
+
 cdef inline int buffer_string(Buffer *buffer, const void *data, size_t length) except -1 nogil:
     """Length as LEB128, then the bytes: a String in Native and in RowBinary alike."""
     buffer_reserve(buffer, length + 10)

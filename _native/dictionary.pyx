@@ -13,7 +13,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
-from _native.buffer cimport Buffer, buffer_bytes, buffer_free, buffer_reserve, buffer_word
+from _native.buffer cimport Buffer, after_string, buffer_bytes, buffer_free, buffer_reserve, buffer_word
 from _native.node cimport KIND_DICTIONARY, Node
 
 cdef enum:
@@ -77,19 +77,13 @@ cdef bint node_to_dictionary(Node *node, size_t rows) except -1:
 
 cdef bint find_values(Dictionary *dictionary, const uint8_t *at, size_t rows) noexcept nogil:
     """The value of each row; false as soon as there are too many."""
-    cdef size_t row, length, shift
+    cdef size_t row
     cdef const uint8_t *start
     for row in range(rows):
         if dictionary.count == VALUES_MAX or (row == TRIAL_ROWS and dictionary.count > TRIAL_VALUES_MAX):
             return False
         start = at
-        length = shift = 0
-        while at[0] & 0x80:
-            length |= <size_t>(at[0] & 0x7f) << shift
-            shift += 7
-            at += 1
-        length |= <size_t>at[0] << shift
-        at += 1 + length
+        at = after_string(at)
         dictionary.indexes[row] = find_value(dictionary, start, at - start)
     return True
 

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from _native.buffer cimport Buffer, buffer_bytes, buffer_free, buffer_reserve, buffer_word
+from _native.buffer cimport Buffer, after_string, buffer_bytes, buffer_free, buffer_reserve, buffer_word
 from _native.pieces cimport add_piece
 
 cdef extern from *:
@@ -211,19 +211,13 @@ cdef int select_strings(
     """Walks over all strings, since a length only tells where the next one begins."""
     cdef const uint8_t *cursor = node.data.data
     cdef const uint8_t *start
-    cdef size_t row, shift, length
+    cdef size_t row
     cdef size_t index = 0
     for row in range(total):
         if index == count:
             break
         start = cursor
-        length = shift = 0
-        while cursor[0] & 0x80:
-            length |= <size_t>(cursor[0] & 0x7f) << shift
-            shift += 7
-            cursor += 1
-        length |= <size_t>cursor[0] << shift
-        cursor += 1 + length
+        cursor = after_string(cursor)
         if rows[index] == row:
             buffer_bytes(out, start, <size_t>cursor - <size_t>start)
             index += 1
