@@ -76,8 +76,8 @@ class Delivery:
         self._dead_letters.write(letters)
 
     def _write(self, spans: tuple[Span, ...], block: TableBlock, salt: str, look: int) -> Write:
-        def token_of(path: str) -> str:
-            return token(self._identity, f"{block.topic}>{block.table}", spans, salt=salt, path=path, look=look)
+        def token_of(path: str, again: int) -> str:
+            return token(self._identity, f"{block.topic}>{block.table}", spans, salt=salt, path=path, look=look + again)
 
         return Write(block.table, block.columns, block.block, spans, token_of)
 

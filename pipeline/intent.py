@@ -80,8 +80,8 @@ def token(
 ) -> str:
     """The `insert_deduplication_token` of one insert: 32 hexadecimal digits.
 
-    `path` names a half of a half of the spans when a refused block is bisected; `look` counts the inserts that follow a
-    second look at the lineage during recovery. Both are empty for the insert that every batch begins with.
+    `path` names a half of a half of the spans when a refused block is bisected; `look` counts the
+    inserts of rows that the lineage showed to be missing. Both are empty for the insert that every batch begins with.
     """
     lines = [identity.pipeline, digest(identity.cluster).hex(), table, salt, path, str(look)]
     for (topic, number), first, next_ in intent_spans:

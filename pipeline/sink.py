@@ -8,6 +8,11 @@ then sent again under the same token: ClickHouse takes a block with a token it h
 the two lands first (`clickhouse` says what keeps attempts from piling up). When answers stay away for so long that the
 table may have forgotten the token, the rows are looked up first and only those that are missing are sent again.
 
+A token is not yet a row. A MergeTree writes the token of a part into its log before it keeps the part; a server that is
+killed between the two takes the repeated insert for done. So the rows of an insert that was not acknowledged at once are
+looked up when it is, and those that are missing are sent under another token. (A replicated table keeps part and token in
+one step, and its replicas may lag: it is not asked.)
+
 Bisection. A refused block is cut by its *spans*, not by its row numbers: rows follow their (topic, partition, offset),
 and each half is inserted under the token of its own path ("0", "1", "00", ...). Another worker that recovers the same
 batch may find other rows stored and so build another block, but it cuts the same spans at the same places and uses the
@@ -72,13 +77,14 @@ class Metrics(Protocol):
 
 
 class Write(NamedTuple):
-    """One table's share of a batch. `token(path)` names the insert of a part of it; the whole has the path ""."""
+    """One table's share of a batch. `token(path, look)` names the insert of a part of it: the whole has the path "", and
+    `look` is how often rows of it were looked up after an acknowledgement and sent again."""
 
     table: str
     columns: tuple[str, ...]
     block: Block
     spans: tuple[Span, ...]
-    token: Callable[[str], str]
+    token: Callable[[str, int], str]
 
 
 class _Refused(NamedTuple):
@@ -190,28 +196,37 @@ class Sink:
 
     def _put(self, write: Write, path: str, rows: list[int] | None) -> ClickHouseError | None:
         """Inserts a part of the block, trying until it is acknowledged. Returns the error when it is refused as data."""
-        missing = rows
+        missing, look, at_once = rows, 0, True
         while missing is None or missing:
             try:
-                self._put_remembered(write, write.token(path), missing)
-                break
+                at_once &= self._put_remembered(write, write.token(path, look), missing)
+                if at_once or not self._keeps_tokens_first(write.table):
+                    break
+                # Only the rows tell. What is missing goes under a token that stands for nothing yet.
+                look, at_once = look + 1, True
             except _TokenForgotten:
-                rows_left = range(write.block.rows) if missing is None else missing
-                missing = self._not_stored(write.table, write.spans, rows_left, RowOrigins(write.block))
+                at_once = False
             except ClickHouseError as error:
                 if error.error_class is ErrorClass.DATA:
                     return error
                 raise
+            rows_left = range(write.block.rows) if missing is None else missing
+            missing = self._not_stored(write.table, write.spans, rows_left, RowOrigins(write.block))
         self._metrics.inserted(write.table, write.block.rows if rows is None else len(rows))
         return None
 
-    def _put_remembered(self, write: Write, token: str, rows: list[int] | None) -> None:
-        """Tries until it is acknowledged, or until the table may have forgotten the token of the first attempt."""
+    def _put_remembered(self, write: Write, token: str, rows: list[int] | None) -> bool:
+        """Tries until it is acknowledged, or until the table may have forgotten the token of the first attempt.
+
+        Returns whether the first attempt was acknowledged.
+        """
         encoded = self._clickhouse.encode(write.table, write.columns, write.block, rows)
         first_s: float | None = None
+        attempts = 0
 
         def attempt() -> None:
-            nonlocal first_s
+            nonlocal first_s, attempts
+            attempts += 1
             started_s = self._clock.monotonic_s()
             if first_s is None:
                 first_s = started_s
@@ -223,6 +238,12 @@ class Sink:
                 self._metrics.insert_seconds(write.table, self._clock.monotonic_s() - started_s)
 
         self.patiently(f"inserting into {write.table}", attempt)
+        return attempts == 1
+
+    def _keeps_tokens_first(self, table: str) -> bool:
+        """Whether a token may be known without its rows, and the rows can be asked for."""
+        facts = self.facts(table)
+        return facts.lineage and not facts.replicated
 
     def _still_one(self, table: str, age_ms: int) -> bool:
         """Whether another attempt and one of that age are surely one insert. Raises SinkError when nothing can tell."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 STREAM_CHUNK_BYTES = 1024 * 1024
+TOTALS = ("Summing", "Aggregating", "Collapsing", "Coalescing", "Graphite")
+"""In the names of engines that make one row of several."""
 SYNTAX_ERROR = 62
 _WINDOW = re.compile(r"\b(\w*replicated_deduplication_window(?:_seconds)?) = (\d+)")
 
@@ -43,7 +45,12 @@ class TableFacts(NamedTuple):
     views: tuple[str, ...]
     """Materialized views that an insert into the table feeds."""
     lineage: bool
-    """`_topic`, `_partition` and `_offset` are there: stored rows can be found by the record they came from."""
+    """`_topic`, `_partition` and `_offset` are there, and rows stay what they are: each can be found by its record."""
+
+    @property
+    def totals(self) -> bool:
+        """Merges make one row of several."""
+        return any(part in self.engine for part in TOTALS)
 
 
 class NativeBlock(Protocol):
@@ -210,7 +217,8 @@ class ClickHouse:
         replicated = engine.startswith(("Replicated", "Shared"))
         blocks, seconds = self._window(full, replicated) if engine.endswith("MergeTree") else (0, None)
         views = tuple(f"{database}.{view}" for database, view in zip(view_databases, view_names, strict=True))
-        return TableFacts(engine, replicated, blocks, seconds, partition_key, sorting_key, views, lineage == 3)
+        facts = TableFacts(engine, replicated, blocks, seconds, partition_key, sorting_key, views, lineage == 3)
+        return facts._replace(lineage=facts.lineage and not facts.totals)
 
     def _window(self, engine_full: str, replicated: bool) -> tuple[int, int | None]:
         """The deduplication window that holds: the table's own setting, or else the server's default."""

@@ -35,6 +35,8 @@ INSERT_SETTINGS: Mapping[str, Setting] = {
     "min_insert_block_size_rows": BLOCK_ROWS_MAX,
     "min_insert_block_size_bytes": BLOCK_BYTES_MAX,
     "use_strict_insert_block_limits": 0,
+    # Nor make one row of several (ReplacingMergeTree): what is missing could not be told from what was replaced.
+    "optimize_on_insert": 0,
     # The token counts. Without the last, a retry doubles the rows of every dependent view.
     "insert_deduplicate": 1,
     "deduplicate_insert": "enable",

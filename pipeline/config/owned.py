@@ -68,6 +68,7 @@ OWNED_SETTINGS: dict[str, str] = {
     "input_format_parallel_parsing": "one insert must stay one block",
     "max_insert_threads": "one insert must stay one block",
     "use_strict_insert_block_limits": "one insert must stay one block",
+    "optimize_on_insert": "every row must be there to be looked up",
     "input_format_native_allow_types_conversion": "blocks hold some columns in a simpler type than the table",
     "session_id": "a session would serialise the inserts",
     "query_id": "every query has an id of its own",

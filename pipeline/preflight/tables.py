@@ -55,7 +55,16 @@ def table_checks(
             f"is a {facts.engine} on each of several servers; an insert repeated on another one would be stored twice",
             "Use a ReplicatedMergeTree, or name a single server in clickhouse.urls",
         )
-    if not facts.lineage:
+    if facts.totals:
+        yield Check(
+            "lineage",
+            name,
+            Status.WARNING,
+            f"is a {facts.engine}, which makes one row of several: rows cannot be found by their records. After an outage "
+            "longer than the deduplication window the pipeline has to stop, and `penstock verify` cannot account for it",
+            "Write to a MergeTree table, and let a materialized view feed this one",
+        )
+    elif not facts.lineage:
         yield Check(
             "lineage",
             name,

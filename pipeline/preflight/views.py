@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 SEND_TO_VIEWS = "deduplicate_blocks_in_dependent_materialized_views"
 TOKEN_PER_VIEW = "update_insert_deduplication_token_in_dependent_materialized_views"
-_TOTALS = ("Summing", "Aggregating", "Collapsing")
 
 
 class View(NamedTuple):
@@ -89,12 +88,11 @@ def _of_target(name: str, view: View) -> Iterator[Check]:
                 "Let the view write to a MergeTree table with a deduplication window",
             )
     elif not view.facts.window_blocks:
-        totals = any(part in view.facts.engine for part in _TOTALS)
         yield Check(
             "views",
             name,
             Status.WARNING,
             f"feeds {view.name}: a repeated insert repeats in {where}, which remembers none ({window_key(view.facts)} = 0)"
-            + (", and its totals will not show it" if totals else ""),
+            + (", and its totals will not show it" if view.facts.totals else ""),
             modify(where, window_key(view.facts), WINDOW_BLOCKS),
         )

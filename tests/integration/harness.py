@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from pipeline import intent as intents
 from pipeline.embedded.apache_kafka import ApacheKafka
@@ -26,6 +26,12 @@ from pipeline.embedded.mock_kafka import MockKafka
 
 COLUMNS = "id UUID, number UInt64, name String"
 PARTITIONS = 4
+COORDINATOR_STARTING = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
+"""What a broker says that has just started and does not know yet which groups are its own."""
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:

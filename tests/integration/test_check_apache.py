@@ -14,7 +14,6 @@ import pytest
 from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
-    KafkaError,
     KafkaException,
     Producer,
     TopicPartition,
@@ -31,13 +30,13 @@ from confluent_kafka.admin import (
 from pipeline.config.schema import Kafka
 from pipeline.kafka import properties
 from tests.integration.doctor import Report, Setup
+from tests.integration.harness import COORDINATOR_STARTING
 
 if TYPE_CHECKING:
     from pipeline.embedded.apache_kafka import ApacheKafka
 
 pytestmark = pytest.mark.kafka
 HOUR_MS = 3_600_000
-STARTING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
 
 
 class Cluster(Setup):
@@ -76,7 +75,7 @@ class Cluster(Setup):
                 error = exception.args[0]
             if error is None:
                 return
-            assert error.code() in STARTING
+            assert error.code() in COORDINATOR_STARTING
             assert time.monotonic() < deadline_s
             time.sleep(0.2)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from pipeline.embedded import apache_kafka as embedded
 from pipeline.embedded.apache_kafka import ApacheKafka, FetchFailed
-from tests.integration.harness import wait_until
+from tests.integration.harness import COORDINATOR_STARTING, wait_until
 
 
 def consumer_of(bootstrap: str, **config: Any) -> Consumer:
@@ -52,18 +53,26 @@ def read(bootstrap: str, topic: str, count: int) -> list[bytes]:
 
 
 def commit(consumer: Consumer, offset: TopicPartition) -> None:
-    """The broker of the group may not know yet that it is one."""
-    wait_until(lambda: _accepted(consumer, offset), 30, "a commit")
+    _asked_of_coordinator(lambda: consumer.commit(offsets=[offset], asynchronous=False))
 
 
-def _accepted(consumer: Consumer, offset: TopicPartition) -> bool:
-    try:
-        consumer.commit(offsets=[offset], asynchronous=False)
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.NOT_COORDINATOR:
-            raise
-        return False
-    return True
+def committed(consumer: Consumer, partition: TopicPartition) -> TopicPartition:
+    return _asked_of_coordinator(lambda: consumer.committed([partition], timeout=30))[0]
+
+
+def _asked_of_coordinator(question: Callable[[], list[TopicPartition]]) -> list[TopicPartition]:
+    answers: list[list[TopicPartition]] = []
+
+    def answered() -> bool:
+        try:
+            answers.append(question())
+        except KafkaException as error:
+            if error.args[0].code() not in COORDINATOR_STARTING:
+                raise
+        return bool(answers)
+
+    wait_until(answered, 30, "an answer of the group's coordinator")
+    return answers[0]
 
 
 def test_a_killed_broker_comes_back_with_records_and_commits(needs_apache_kafka: None, tmp_path: Path) -> None:
@@ -79,7 +88,7 @@ def test_a_killed_broker_comes_back_with_records_and_commits(needs_apache_kafka:
         kafka.start()
         assert kafka.pid() != before
         assert read(kafka.bootstrap, "t", 5_000) == values
-        found = consumer.committed([TopicPartition("t", 0)], timeout=30)[0]
+        found = committed(consumer, TopicPartition("t", 0))
         assert (found.offset, found.metadata) == (1_234, "intent")
         consumer.close()
 
@@ -123,7 +132,7 @@ def test_broker_refuses_metadata_over_four_kilobytes(apache_kafka: ApacheKafka) 
     topic = f"t-{uuid.uuid4().hex[:8]}"
     apache_kafka.create_topic(topic, 1)
     consumer = consumer_of(apache_kafka.bootstrap, **{"group.id": topic})
-    consumer.commit(offsets=[TopicPartition(topic, 0, 1, "x" * 4_095)], asynchronous=False)
+    commit(consumer, TopicPartition(topic, 0, 1, "x" * 4_095))
     with pytest.raises(KafkaException) as caught:
         consumer.commit(offsets=[TopicPartition(topic, 0, 2, "x" * 4_097)], asynchronous=False)
     assert caught.value.args[0].code() == KafkaError.OFFSET_METADATA_TOO_LARGE

@@ -58,8 +58,8 @@ def block_of(spans: Sequence[Span], *, leave_out: Callable[[Partition, int], boo
 
 
 def write_of(spans: tuple[Span, ...], block: Block | None = None, *, salt: str = "") -> Write:
-    def token_of(path: str) -> str:
-        return token(IDENTITY, "events", spans, path=path, salt=salt)
+    def token_of(path: str, look: int) -> str:
+        return token(IDENTITY, "events", spans, path=path, salt=salt, look=look)
 
     return Write("events", NAMES, block or block_of(spans), spans, token_of)
 
@@ -388,6 +388,16 @@ def test_what_a_table_is(bench: Bench) -> None:
     assert bench.sink.token_life_ms("events") is None
     bench.clickhouse.command("CREATE TABLE memory (a Int8) ENGINE = Memory")
     assert bench.clickhouse.table_facts("memory").window_blocks == 0
+
+
+def test_rows_of_an_engine_that_replaces_are_all_there_and_those_of_one_that_sums_cannot_be_found(bench: Bench) -> None:
+    columns = f"(id UInt64, name String, {LINEAGE})"
+    bench.clickhouse.command(f"CREATE TABLE events {columns} ENGINE = ReplacingMergeTree ORDER BY tuple()")
+    assert bench.clickhouse.table_facts("events").lineage
+    assert bench.sink.insert(write_of(SPANS)) == []
+    assert bench.ids() == sorted(ids_of(SPANS))
+    bench.clickhouse.command(f"CREATE TABLE totals {columns} ENGINE = SummingMergeTree ORDER BY id")
+    assert not bench.clickhouse.table_facts("totals").lineage
 
 
 def test_columns_come_in_order_with_their_defaults(bench: Bench) -> None:

@@ -63,11 +63,14 @@ class Table:
     def lineage(self) -> bool:
         return {"_topic", "_partition", "_offset"} <= self.columns.keys()
 
-    def insert(self, rows: Sequence[Row], token: str, now_s: float, *, parts_max: int | None = None) -> list[Row]:
+    def insert(
+        self, rows: Sequence[Row], token: str, now_s: float, *, parts_max: int | None = None, token_first: bool = False
+    ) -> list[Row]:
         """One insert of one block; returns the rows that were new. `parts_max`: the server dies after so many parts.
 
-        A block becomes a part in each table partition, each remembered by itself. Raises ValueError with the code of a
-        violated constraint, before anything is written.
+        A block becomes a part in each table partition, each remembered by itself. `token_first`: it dies when the next part
+        is remembered and not yet kept; with Keeper that is one step. Raises ValueError with the code of a violated
+        constraint, before anything is written.
         """
         for row in rows:
             if code := self.refuses(row):
@@ -76,10 +79,13 @@ class Table:
         for row in rows:
             parts.setdefault(row[self.partition_by] if self.partition_by else "", []).append(row)
         new: list[Row] = []
-        for key in list(parts)[:parts_max]:
-            if self._seen((key, token), now_s):
-                continue
-            new += parts[key]
+        for number, key in enumerate(parts):
+            if number == parts_max:
+                if token_first and self.window_s is None:
+                    self._seen((key, token), now_s)
+                break
+            if not self._seen((key, token), now_s):
+                new += parts[key]
         self.rows += new
         for row in new if self.lineage else ():
             self._places.setdefault((row["_topic"], row["_partition"]), {})[row["_offset"]] = row
@@ -204,6 +210,7 @@ class Server:
         source: Any,
         parts_max: int | None = None,
         *,
+        token_first: bool = False,
         view_fails: bool = False,
     ) -> int:
         """Carries out an insert; 0 or the code of the error."""
@@ -213,7 +220,7 @@ class Server:
         rows, now_s = read_native(body), self.loop.now_s
         view = self.tables[table].view
         try:
-            new = self.tables[table].insert(rows, used, now_s, parts_max=parts_max)
+            new = self.tables[table].insert(rows, used, now_s, parts_max=parts_max, token_first=token_first)
         except ValueError as error:
             return int(error.args[0])
         self.on_rows(table, new, source)
@@ -336,7 +343,7 @@ class SimClickHouse:
             raise error(NETWORK_ERROR)
         loop.sleep(way_s + loop.jitter(NETWORK_S) + 0.0001)
         self._process.touch()
-        if fault.what in ("reply_lost", "partial"):
+        if fault.what in ("reply_lost", "partial", "killed"):
             raise error(NETWORK_ERROR)
         if answer[0]:
             raise error(answer[0])
@@ -344,13 +351,14 @@ class SimClickHouse:
     def _send(self, encoded: Encoded, token: str, arrives_s: float, fault: Fault) -> list[int]:
         """The insert is on its way, whatever becomes of the process; gives where its answer will be."""
         server, answer = self._server, []
-        parts_max = 1 if fault.what == "partial" else None
+        parts_max = {"partial": 1, "killed": fault.code}.get(fault.what)
         server.running[token] = server.running.get(token, 0) + 1
 
         def arrive() -> None:
             server.running[token] -= 1
-            source, view_fails = getattr(encoded, "source", None), fault.what == "view_fails"
-            answer.append(server.apply(encoded.table, encoded.body, token, source, parts_max, view_fails=view_fails))
+            source = getattr(encoded, "source", None)
+            how = {"token_first": fault.what == "killed", "view_fails": fault.what == "view_fails"}
+            answer.append(server.apply(encoded.table, encoded.body, token, source, parts_max, **how))
             self._trace("clickhouse", f"insert {token[:6]} of {self._process.name}", answer[0] or "applied", fault.what)
 
         server.loop.call_later(arrives_s, arrive)

@@ -69,6 +69,7 @@ def test_nothing_is_said_of_a_good_table(good: TableFacts) -> None:
         (facts(window_s=239), ("window-seconds", PROBLEM)),
         (facts(engine="Distributed", replicated=False, window_s=None, window_blocks=0), ("engine", WARNING)),
         (plain(lineage=False), ("lineage", WARNING)),
+        (facts(engine="ReplicatedSummingMergeTree", lineage=False), ("lineage", WARNING)),
     ],
 )
 def test_what_is_wrong_with_a_table(of: TableFacts, expected: tuple[str, Status]) -> None:
