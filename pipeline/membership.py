@@ -26,8 +26,8 @@ from pipeline.types import Partition
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.01
-"""How long one poll waits; also how long a commit can wait to be carried out."""
+POLL_S = 0.05
+"""How often the group is asked for what it wants, at least; requests of this worker are carried out as they come."""
 COMMITTED_TIMEOUT_S = 10.0
 RENEW_WAIT_S = 1.0
 """Between a client that librdkafka has given up and the one that takes its place."""
@@ -135,6 +135,7 @@ class Membership:
     def stop(self, timeout_s: float) -> bool:
         """Leaves the group (a static member just goes) and ends the thread; False when it did not end in time."""
         self._stopping.set()
+        self._requests.put(lambda: None)
         if self._thread is None:
             return True
         self._thread.join(timeout_s)
@@ -146,13 +147,11 @@ class Membership:
         try:
             self._consumer = self._join()
             while not self._stopping.is_set():
-                self._serve(0)
+                self._serve(POLL_S)
                 if self._rejoin_reason:
                     self._rejoin()
                 if self._alive():
                     self._poll()
-                else:
-                    self._stopping.wait(0.1)
             self._close()
         except PenstockError as error:
             self._post(MembershipFault(error))
@@ -178,7 +177,7 @@ class Membership:
     def _serve(self, timeout_s: float) -> None:
         """Carries out what is queued; waits up to `timeout_s` for the first request."""
         try:
-            request = self._requests.get(timeout=timeout_s) if timeout_s > 0 else self._requests.get_nowait()
+            request = self._requests.get(timeout=timeout_s)
             while True:
                 request()
                 request = self._requests.get_nowait()
@@ -187,7 +186,7 @@ class Membership:
 
     def _poll(self) -> None:
         assert self._consumer is not None
-        message = self._consumer.poll(POLL_S)
+        message = self._consumer.poll(0)
         if message is not None and (error := message.error()) is not None:
             self._on_error(error)
         if self._fresh:

@@ -134,7 +134,7 @@ class SimConsumer:
         self._machine.process.touch()
         self._polled_s = self._loop.now_s
         self._poller = self._loop.current()
-        if not self._events:
+        if not self._events and timeout_s:
             self._loop.idle(timeout_s, POLL_S_MIN)
         while self._events and not self._closed:
             self._events.popleft()()
