@@ -34,17 +34,19 @@ sim: build
 	$(if $(FIRST),--first $(FIRST))
 
 # The native core with bounds and overflow checks, and with ASan and UBSan, built beside the ordinary one, and its tests.
-# `-p _native` imports the package under test before pytest puts the source tree in front of it.
+# `-p _native` imports the package under test before pytest puts the source tree in front of it, as -P keeps Python from it.
+# Under the sanitizers both lanes are compared on random records as well, for MINUTES (1); whole tests are slow there.
 NATIVE_TESTS := tests/parity tests/fuzz tests/unit/test_native_*.py
 debug: build
 	PENSTOCK_DEBUG=1 $(BIN)/python setup.py -q build --build-lib build/debug --build-temp build/debug-o
 	PENSTOCK_NATIVE_BUILD=build/debug PYTHONPATH=build/debug $(BIN)/pytest -p _native $(NATIVE_TESTS)
 
+SANITIZED = PENSTOCK_NATIVE_BUILD=build/sanitize PYTHONPATH=build/sanitize:. PYTHONMALLOC=malloc \
+	LD_PRELOAD=$$($${CC:-cc} -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 sanitize: build
 	PENSTOCK_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib build/sanitize --build-temp build/sanitize-o
-	PENSTOCK_NATIVE_BUILD=build/sanitize PYTHONPATH=build/sanitize PYTHONMALLOC=malloc \
-	LD_PRELOAD=$$($${CC:-cc} -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(BIN)/pytest -p _native $(NATIVE_TESTS) --ignore=tests/parity/test_clickhouse_roundtrip.py
+	$(SANITIZED) $(BIN)/pytest -p _native --timeout 1200 $(NATIVE_TESTS)
+	$(SANITIZED) $(BIN)/python -P -m tests.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),1)
 
 # Both lanes compared on random contracts and records. MINUTES and SEED may be given; a difference is printed small.
 fuzz: build

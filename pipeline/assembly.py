@@ -9,7 +9,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipeline import contract as contracts
@@ -285,11 +286,18 @@ def load_contracts(
     return found
 
 
-def _timezone(clickhouse: ClickHouse) -> str:
+@contextmanager
+def _answers_needed() -> Iterator[None]:
+    """Whatever ClickHouse does not answer in here keeps the worker from starting."""
     try:
-        return str(clickhouse.query_rows("SELECT timezone()", doing="reading the server's time zone")[0][0])
+        yield
     except SinkError as error:
         raise DependencyDown(str(error)) from error
+
+
+def _timezone(clickhouse: ClickHouse) -> str:
+    with _answers_needed():
+        return str(clickhouse.query_rows("SELECT timezone()", doing="reading the server's time zone")[0][0])
 
 
 def id_columns(target: contracts.Target) -> list[Column]:
@@ -303,10 +311,8 @@ def id_columns(target: contracts.Target) -> list[Column]:
 
 def _table_problems(config: Config, clickhouse: ClickHouse, table: str, key: str) -> list[Problem]:
     """What `penstock check` calls a problem of the table; what it warns of is logged."""
-    try:
+    with _answers_needed():
         found = list(definition_checks(config, clickhouse, table, clickhouse.table_facts(table)))
-    except SinkError as error:
-        raise DependencyDown(str(error)) from error
     problems = []
     for check in found:
         if check.status is Status.PROBLEM:

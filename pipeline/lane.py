@@ -70,11 +70,6 @@ class LeftOut(NamedTuple):
     rejected: frozenset[int] = frozenset()
     """Records that were refused before they became rows; the contract of today may take them."""
 
-    @property
-    def end(self) -> int:
-        """The offset after all of it."""
-        return max(self.stored.end, max(self.written, default=-1) + 1)
-
 
 class _Fates:
     """What became of the records of a run, as far as it is not in their statuses."""

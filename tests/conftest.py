@@ -114,6 +114,8 @@ def shared_chdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chd
     """One server for the session, with faults. Tests use `chdb_server`, which gives each a database of its own."""
     from pipeline.embedded.chdb_server import ChdbServer
 
+    if "libasan" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("chDB cannot be loaded beside a sanitizer (it asks for RTLD_DEEPBIND)")
     with ChdbServer(tmp_path_factory.mktemp("chdb"), faults=True) as server:
         yield server
 

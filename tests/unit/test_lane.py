@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 
 import msgspec
-import pytest
 
 from pipeline import contract as contracts
 from pipeline.batch import Target
@@ -95,12 +94,3 @@ def test_a_lane_that_leaves_everything_to_msgspec_sends_it_there_at_once() -> No
         assert (taken.counts.rows, [one.offset for one in taken.letters]) == (3, [12])
     assert made.ways.bypassed
     assert WINDOW_RECORDS <= made.handed_over < 2 * WINDOW_RECORDS
-
-
-@pytest.mark.parametrize(
-    ("stored", "letters", "end"), [([], {12}, 13), ([(10, 15)], {12}, 15), ([(10, 11)], set(), 11)]
-)
-def test_what_is_left_out_ends_with_the_last_row_or_letter(
-    stored: list[tuple[int, int]], letters: set[int], end: int
-) -> None:
-    assert LeftOut(Ranges(stored), frozenset(letters)).end == end
