@@ -140,8 +140,20 @@ class Dedup:
         self._reached_ms.pop(partition, None)
         self._has_come(partition, self._latest_ms)
 
+    def held_until(self, time_ms: int) -> None:
+        """Claims read back are of records up to that time. The first record that is read may be much older: of another
+        partition, which is far behind."""
+        if not self._latest_ms and time_ms > 0:
+            self._pass_for(time_ms)
+        self._latest_ms = max(self._latest_ms, time_ms)
+
+    def held_of(self, timestamps: array[int]) -> None:
+        """Claims of these records are held, which were not read in their turn."""
+        if timestamps:
+            self.held_until(middle_and_high(timestamps)[1])
+
     def _has_come(self, partition: Partition, time_ms: int) -> None:
-        """Claims read back have no time of their own; they pass for as old as the first record that follows them."""
+        """Of claims read back the latest time is known at most; they pass for as old as the first record that follows them."""
         if self._awaited.pop(partition, False):
             self._pass_for(time_ms)
 

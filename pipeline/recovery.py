@@ -88,6 +88,7 @@ class Recovery:
     def claim(self, records: Records, first: int, cut: int, stored: Ranges) -> None:
         """Claims the ids of the stored ones among the records `[first, cut)` of a run, and nothing else."""
         lane = self._lanes[records.partition.topic]
+        self._dedup.held_of(records.timestamps[first:cut])
         lane.take(records, first, cut, LeftOut(stored.gaps()))
         for target in lane.targets:
             target.discard()
@@ -252,6 +253,7 @@ class Recovery:
                 frozenset(letters_of.get(partition, ())),
                 frozenset(no_rows_of.get(partition, ())),
             )
+            self._dedup.held_of(records.timestamps[first:cut])
             taken = self._lanes[partition.topic].take(records, first, cut, left_out)
             batch.cover(partition, records.offsets[first], records.offsets[cut - 1] + 1, 0.0)
             batch.add(taken)

@@ -69,8 +69,9 @@ class Window:
             by_topic.setdefault(reach.partition.topic, []).append(reach)
         for topic, asked in sorted(by_topic.items()):
             if self._is_read_from_tables(topic):
-                targets = self._contracts[topic].tables.values()
-                ids += sum(self._from_table(target, reach) for target in targets for reach in asked)
+                for target in self._contracts[topic].tables.values():
+                    self._dedup.held_until(self._latest_ms(target, asked))
+                    ids += sum(self._from_table(target, reach) for reach in asked)
             else:
                 from_kafka += asked
         ids += self._from_kafka(from_kafka)
@@ -137,6 +138,11 @@ class Window:
         rows = self._sink.patiently(f"reading recent ids of {target.table}", question)
         return self._dedup.restore(rows, layout, partition, domain(partition.topic, target.table))
 
+    def _latest_ms(self, target: Target, reaches: Sequence[Span]) -> int:
+        """The latest record time of the rows before the ends of these stretches; 0 or less when there is none."""
+        doing = f"looking for the latest row of {target.table}"
+        return int(self._ask(doing, latest_row_sql(target.table, reaches))[0][0])
+
     def _from_kafka(self, reaches: Sequence[Span]) -> int:
         """Decodes the records of the window again and keeps nothing but their claims."""
         if not reaches:
@@ -159,6 +165,7 @@ class Window:
         ids = 0
         for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat):
             lane = self._lanes[records.partition.topic]
+            self._dedup.held_of(records.timestamps[first:cut])
             ids += lane.take(records, first, cut, None).counts.rows
             for target in lane.targets:
                 target.discard()
@@ -175,7 +182,8 @@ def _other_topic(partition: Partition, offset: int, why: str) -> str:
 
 def recent_ids_sql(table: str, key_columns: tuple[str, ...], reach: Span, config: DedupConfig) -> str:
     """The event keys of a partition's rows from the window before the reach to its end, oldest first, as the claim table
-    restores them. Rows beyond it may be stored too, and are later: the window must not be measured from them.
+    restores them. Rows beyond it may be stored too, and are later: the window must not be measured from them, nor from the
+    record of a producer whose clock is ahead.
     """
     (topic, number), first, next_offset = reach
     where = f"_topic = {literal(topic)} AND _partition = {number}"
@@ -186,7 +194,16 @@ def recent_ids_sql(table: str, key_columns: tuple[str, ...], reach: Span, config
         f"SELECT {keys}, _partition, _offset FROM ("
         f"SELECT {keys}, toInt32(_partition) AS _partition, toInt64(_offset) AS _offset, _timestamp FROM {name} "
         f"WHERE {where} AND _offset < {next_offset} "
-        f"AND _timestamp >= (SELECT max(_timestamp) - toIntervalSecond({config.window_s}) FROM {name} "
-        f"WHERE {where} AND _offset < {max(first, 1)}) "
+        f"AND _timestamp >= (SELECT toDateTime64(max(_timestamp), 3) - toIntervalSecond({config.window_s}) FROM {name} "
+        f"WHERE {where} AND _offset < {max(first, 1)} AND _timestamp <= now64(3)) "
         f"ORDER BY _timestamp DESC, _offset DESC LIMIT {config.ids_max}) ORDER BY _timestamp, _offset"
+    )
+
+
+def latest_row_sql(table: str, reaches: Sequence[Span]) -> str:
+    """The latest record time, in ms since 1970, of the rows of one topic's partitions before the ends of their reaches."""
+    parts = " OR ".join(f"(_partition = {reach.partition.number} AND _offset < {reach.next})" for reach in reaches)
+    return (
+        f"SELECT toUnixTimestamp64Milli(toDateTime64(max(_timestamp), 3)) FROM {quote_table(table)} "
+        f"WHERE _topic = {literal(reaches[0].partition.topic)} AND ({parts}) AND _timestamp <= now64(3)"
     )

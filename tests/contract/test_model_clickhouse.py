@@ -17,7 +17,7 @@ from pipeline.config.schema import Dedup
 from pipeline.native import BlockBuilder, Run, append
 from pipeline.sink import extents_sql, stored_sql
 from pipeline.types import Partition, Span
-from pipeline.window import recent_ids_sql
+from pipeline.window import latest_row_sql, recent_ids_sql
 from tests.simulation.clickhouse_model import Server, SimClickHouse, Table
 from tests.simulation.contracts import REFUSED, TABLE, TOPIC, First, columns, load
 from tests.simulation.faults import Faults
@@ -201,3 +201,14 @@ def test_recent_ids_are_those_of_the_window_oldest_first(place: Any, window_s: i
     offsets = [offset for offset in (3, 4, 9) if offset >= 9 - window_s][-ids_max:]
     expected = [o.to_bytes(8, "little") + bytes(4) + o.to_bytes(8, "little") for o in offsets]
     assert data == b"".join(expected)
+
+
+def test_the_latest_row_of_several_partitions(place: Any) -> None:
+    place.create(100, "")
+    put(place, [(offset, 1, 0) for offset in (9, 3, 4)], "a")
+    put(place, [(7, 1, 0), (100, 1, 0)], "b", partition=1)
+    here, there, none = (Partition(TOPIC, number) for number in range(3))
+    for ends, latest in (((9, 0), 4), ((10, 7), 9), ((5, 101), 100)):
+        reaches = [Span(here, 0, ends[0]), Span(there, 0, ends[1]), Span(none, 0, 50)]
+        assert place.client.query_rows(latest_row_sql(TABLE, reaches))[0][0] == START_MS + latest * 1_000
+    assert place.client.query_rows(latest_row_sql(TABLE, [Span(none, 0, 50)]))[0][0] <= 0

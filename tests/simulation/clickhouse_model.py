@@ -30,6 +30,7 @@ _SPANS = re.compile(r"_topic = '([^']*)'|_partition = (\d+) AND _offset >= (\d+)
 _ONE = re.compile(r"_topic = '([^']*)' AND _partition = (\d+)(?: AND _offset = (\d+))?")
 _WINDOW = re.compile(r"toIntervalSecond\((\d+)\)")
 _BELOW = re.compile(r"_offset < (\d+)")
+_BEFORE = re.compile(r"_partition = (\d+) AND _offset < (\d+)")
 _LIMIT = re.compile(r"LIMIT (\d+)")
 
 Row = Mapping[str, Any]
@@ -240,6 +241,8 @@ class Server:
             return _stored(table, sql)
         if "max(_offset)) + 1" in sql:
             return _extents(table, sql)
+        if "max(_timestamp)" in sql:
+            return [(_latest_ms(table, sql),)]
         place = _ONE.search(sql)
         assert place is not None, sql
         topic, partition = place[1], int(place[2])
@@ -277,6 +280,13 @@ def _extents(table: Table, sql: str) -> list[tuple[Any, ...]]:
         if offsets := list(table.offsets(topic, partition, first, next_offset)):
             found.append((topic, partition, min(offsets), max(offsets) + 1))
     return sorted(found)
+
+
+def _latest_ms(table: Table, sql: str) -> int:
+    topic = _SPANS.findall(sql)[0][0]
+    ends = ((int(partition), int(end)) for partition, end in _BEFORE.findall(sql))
+    times = (row["_timestamp"] for p, end in ends for row in table.of(topic, p) if row["_offset"] < end)
+    return max(times, default=0)
 
 
 def _stored(table: Table, sql: str) -> list[tuple[Any, ...]]:

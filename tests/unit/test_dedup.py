@@ -133,6 +133,36 @@ def test_claims_read_back_outlast_a_window_that_was_silent(first: Partition) -> 
     assert sum(dedup.claims.generations) == 0
 
 
+@pytest.mark.parametrize("before", [Dedup.rest, lambda dedup, partition: dedup.reopen(partition, 6), None])
+def test_claims_read_back_are_kept_while_another_partition_catches_up_from_far_behind(
+    before: Callable[[Dedup, Partition], None] | None,
+) -> None:
+    """Their partition is at its end, or read anew, before its first record comes (found by the fault suite)."""
+    dedup = made()
+    row = (7).to_bytes(16, "little") + (0).to_bytes(4, "little") + (5).to_bytes(8, "little")
+    dedup.held_until(START_MS + 20 * WINDOW_MS)
+    dedup.restore(row, ["UUID"], HERE, b"")
+    dedup.settle(HERE, 6)
+    dedup.pass_time(THERE, array("q", [START_MS]))
+    if before is not None:
+        before(dedup, HERE)
+    for at_s in range(0, 20 * 3_600, 200):
+        dedup.pass_time(THERE, array("q", [START_MS + at_s * 1000]))
+    dedup.pass_time(HERE, array("q", [START_MS + 20 * WINDOW_MS + 1_000]))
+    assert claim(dedup, HERE, 6) == DUPLICATE
+
+
+@pytest.mark.parametrize("size", [1, 500])
+def test_claims_of_a_batch_that_recovery_read_are_of_the_time_of_its_records(size: int) -> None:
+    dedup = made()
+    dedup.held_of(array("q", [START_MS + 20 * WINDOW_MS] * size))
+    claim(dedup, HERE, 5)
+    for at_s in range(0, 20 * 3_600, 200):
+        dedup.pass_time(THERE, array("q", [START_MS + at_s * 1000]))
+    dedup.pass_time(HERE, array("q", [START_MS + 20 * WINDOW_MS + 1_000]))
+    assert claim(dedup, HERE, 6) == DUPLICATE
+
+
 def test_generations_that_the_full_table_ended_are_known() -> None:
     dedup = Dedup(DedupConfig(key=["id"], window_s=3_600, ids_max=80))
     dedup.open(HERE)
