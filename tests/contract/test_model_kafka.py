@@ -53,11 +53,11 @@ class Member:
                 raise KafkaException(answer.error)
 
     def may_commit(self, partition: int, offset: int, metadata: str) -> bool:
-        """Commits, unless the group is in the middle of a rebalance of which this member has not heard yet."""
+        """Commits, unless the group is in a rebalance, or has been in one, of which this member has not heard yet."""
         try:
             self.commit(partition, offset, metadata)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.REBALANCE_IN_PROGRESS:
+            if error.args[0].code() not in (KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION):
                 raise
             return False
         return True

@@ -16,6 +16,7 @@ from pipeline.kafka import Clients
 from pipeline.metrics import Metrics
 from pipeline.types import DeadLetter, Partition, Reject, RejectCode, Span, Stage
 from tests.faults.stage import Servers
+from tests.integration.harness import wait_until
 
 pytestmark = pytest.mark.kafka
 SOURCE, TOPIC = Partition("orders", 0), "letters-made-anew"
@@ -28,7 +29,8 @@ def letter(offset: int) -> DeadLetter:
 def leader(servers: Servers) -> int:
     """Asked by a client of its own: one that knew an earlier topic has the very trouble that is tested here."""
     admin = AdminClient({"bootstrap.servers": servers.kafka.bootstrap, "log_level": 0})
-    return int(admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions[0].leader)
+    partitions = wait_until(lambda: admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions, 30, "the partition")
+    return int(partitions[0].leader)
 
 
 def move_leader(servers: Servers) -> None:

@@ -191,11 +191,12 @@ def test_refused_requests_are_retried_in_the_producer_and_each_letter_written_on
 
 
 def test_a_dropped_connection_leaves_each_letter_once(bench: Letters) -> None:
-    """The answer is lost after the letters were appended or before: the idempotent producer sorts it out."""
-    for first in range(0, 500, 100):
+    """One request at a time: the mock cluster compares no sequence numbers, and drops what is under way beside it. A broker
+    that does is killed in test_deadletter_apache.py."""
+    for number in range(10):
         bench.kafka.push_request_errors(ApiKey.PRODUCE, [-195, -195])
-        bench.letters.write([letter(n) for n in range(first, first + 100)])
-    assert bench.offsets() == list(range(500))
+        bench.letters.write([letter(number)])
+    assert bench.offsets() == list(range(10))
 
 
 def test_stopping_ends_the_wait_at_once(bench: Letters) -> None:
