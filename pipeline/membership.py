@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 """How often the group is asked for what it wants, at least; requests of this worker are carried out as they come."""
+POLL_WAIT_S = 0.001
+"""A poll that may wait is one in progress to librdkafka, however long a callback inside it takes; one that may not is over."""
+UNPOLLED_SHARE_MAX = 0.9
+"""Of `max.poll.interval.ms`. Whoever was not polled for so long may have left the group, and come back to the same partitions
+without a word though another had them meanwhile: a client that left in the middle of a rebalance does that."""
 COMMITTED_TIMEOUT_S = 10.0
 RENEW_WAIT_S = 1.0
 """Between a client that librdkafka has given up and the one that takes its place."""
@@ -109,6 +114,7 @@ class Membership:
         self._leaving = False
         self._rejoin_reason = ""
         """Why to leave and join again as soon as no callback is running; empty when there is no need."""
+        self._polled_s = 0.0
         self._given_up_s: float | None = None
         """When librdkafka first gave up a client since the last assignment."""
         self._expelled_s: deque[float] = deque(maxlen=EXPELLED_MAX)
@@ -148,6 +154,8 @@ class Membership:
             self._consumer = self._join()
             while not self._stopping.is_set():
                 self._serve(POLL_S)
+                if self._alive():
+                    self._check_unpolled()
                 if self._rejoin_reason:
                     self._rejoin()
                 if self._alive():
@@ -162,6 +170,7 @@ class Membership:
     def _join(self) -> Consumer:
         properties = kafka.properties(self._config, "membership") | {"error_cb": self._on_error}
         consumer = self._open_consumer(properties, logger=log)
+        self._polled_s = self._clock.monotonic_s()
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         return consumer
 
@@ -186,11 +195,18 @@ class Membership:
 
     def _poll(self) -> None:
         assert self._consumer is not None
-        message = self._consumer.poll(0)
+        message = self._consumer.poll(POLL_WAIT_S)
+        self._polled_s = self._clock.monotonic_s()
         if message is not None and (error := message.error()) is not None:
             self._on_error(error)
         if self._fresh:
             self._look_up(self._fresh)
+
+    def _check_unpolled(self) -> None:
+        """What the client did while it was not polled cannot be told from here: it joins anew."""
+        unpolled_s = self._clock.monotonic_s() - self._polled_s
+        if unpolled_s > UNPOLLED_SHARE_MAX * self._config.max_poll_interval_ms / 1000:
+            self._want_rejoin(f"not polled for {unpolled_s:.0f} s")
 
     def _look_up(self, fresh: list[TopicPartition]) -> None:
         """Pauses what was just assigned and reads what is committed for it. Tried again with the next poll if Kafka is away.
