@@ -114,8 +114,8 @@ cdef void log_release(Table *table) noexcept nogil:
 cdef uint64_t table_hash(const Table *table, Id id) noexcept nogil:
     """Spreads ids over the index. Keyed, because UUIDs are taken as they are and a producer may choose them.
 
-    Every bit of an id goes through both multiplications: after one alone, ids that count up in their last bytes lie close
-    together under one seed in some hundreds.
+    Every bit of an id goes through both multiplications: after one alone, ids that count up in their last bytes lie
+    close together under one seed in some hundreds.
     """
     return fold_multiply(
         fold_multiply(id.low ^ table.seed_low, id.high ^ table.seed_high) ^ table.seed_high, table.seed_low | 1
