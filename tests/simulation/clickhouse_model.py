@@ -305,7 +305,7 @@ def _stored(table: Table, sql: str) -> list[tuple[Any, ...]]:
 
 
 class _Sent(Encoded):
-    """An insert that remembers who made it, and which partitions it held then."""
+    """An insert that remembers who made it, and which partitions it held when it made the batch ready to go."""
 
     source: Any = None
 
@@ -321,6 +321,7 @@ class SimClickHouse:
         trace: Callable[..., None],
         held: Callable[[], Any] = lambda: None,
     ) -> None:
+        """`held` is asked in the thread that inserts."""
         self._held = held
         self._server = server
         self._process = process

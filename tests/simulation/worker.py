@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 from random import Random
 from typing import Any
 
 from pipeline.assembly import Assembly
 from pipeline.batch import SealedBatch
-from pipeline.commands import Prepare
+from pipeline.commands import Insert, Prepare
 from pipeline.config import memory_plan, schema
 from pipeline.deadletter import DeadLetters
 from pipeline.dedup import Dedup
@@ -47,6 +48,7 @@ RECORD_BYTES_MAX = 100
 PAGE_OFFSETS = 5
 STALL_MS_MAX = 12_000
 """More than a loop of the data plane sleeps in vain (`loop.IDLE_S_MAX`)."""
+_held_at_delivery: ContextVar[dict[tuple[str, int], int] | None] = ContextVar("held at delivery", default=None)
 
 
 class Silent:
@@ -287,7 +289,12 @@ class SimWorker(Worker):
         self._membership.start()
 
     def held(self) -> dict[tuple[str, int], int]:
-        """The partitions that are held and ready, and what names their present assignment."""
+        """The partitions that are held and ready, and what names their assignment: the present one, or in the thread that
+        delivers a batch that of the time when it began. An insert may be repeated for longer than a partition stays away."""
+        began = _held_at_delivery.get()
+        return self._held_now() if began is None else began
+
+    def _held_now(self) -> dict[tuple[str, int], int]:
         held = self._engine._held
         return {tuple(p): one.epoch for p, one in held.items() if one.ready}  # type: ignore[misc]
 
@@ -340,8 +347,12 @@ class SimWorker(Worker):
         self._waiting.append(work)
         self.process.start(run, "insert")
 
-    def _deliver(self, command: Any, batch: SealedBatch) -> int:
-        refused = super()._deliver(command, batch)
+    def _deliver(self, command: Insert, batch: SealedBatch) -> int:
+        began = _held_at_delivery.set(self._held_now())
+        try:
+            refused = super()._deliver(command, batch)
+        finally:
+            _held_at_delivery.reset(began)
         # Between the acknowledgement and the moment the control plane hears of it.
         self.process.loop.sleep(self.process.loop.jitter(0.002))
         return refused
