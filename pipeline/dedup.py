@@ -47,6 +47,9 @@ class Dedup:
         self._ends_ms: deque[int] = deque()
         """The latest record time in each generation that has ended and is still held, the oldest first."""
         self._rotations = 0
+        self._ids_passed = 0
+        """Ids that were dropped because the window has passed them."""
+        self._ids_cut = 0
         self._awaited: dict[Partition, bool] = {}
         """Partitions whose reading has begun and of which no record has come yet, and whether claims of theirs were read back.
         Where they are in time is not known, so nothing is dropped."""
@@ -165,12 +168,13 @@ class Dedup:
     def _drop_until(self, now_ms: int) -> None:
         """Drops the generations whose latest record is a window or more before `now_ms`."""
         assert self.claims is not None
-        expired_ms = self._expired_ms(now_ms)
+        expired_ms, dropped = self._expired_ms(now_ms), self.claims.ids_dropped
         if 0 < self._latest_ms <= expired_ms:
             self._rotate()
         while self._ends_ms and self._ends_ms[0] <= expired_ms:
             self.claims.drop()
             self._ends_ms.popleft()
+        self._ids_passed += self.claims.ids_dropped - dropped
 
     def _expired_ms(self, now_ms: int) -> int:
         """A generation whose latest record is not after this has left the window."""
@@ -194,6 +198,13 @@ class Dedup:
         self._rotations = self.claims.rotations
         while len(self._ends_ms) > self.claims.ended:
             self._ends_ms.popleft()
+
+    def ids_cut(self) -> int:
+        """How many ids were dropped before the window had passed them, since this was asked last: the table was full."""
+        if self.claims is None:
+            return 0
+        before, self._ids_cut = self._ids_cut, self.claims.ids_dropped - self._ids_passed
+        return self._ids_cut - before
 
     def restart_time(self) -> None:
         """The records that follow may be older than those before: of another partition, read after it."""

@@ -407,7 +407,7 @@ class Flow:
         self._report_budget()
         self._metrics.sealed(trigger, sealed.counts.rows, sealed.nbytes, sealed.age_s)
         if self._dedup.claims is not None:
-            self._metrics.claims(self._dedup.claims.ids, self._dedup.claims.nbytes)
+            self._metrics.claims(self._dedup.claims.ids, self._dedup.claims.nbytes, self._dedup.ids_cut())
         self._post(BatchSealed(sealed))
 
     def _report_budget(self) -> None:

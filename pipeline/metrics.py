@@ -174,9 +174,11 @@ class Metrics:
         self._budget_used[name].set(used)
         self._budget_limit[name].set(limit)
 
-    def claims(self, ids: int, nbytes: int) -> None:
+    def claims(self, ids: int, nbytes: int, cut: int) -> None:
+        """Ids held, the memory they take, and how many more were dropped before the window had passed them."""
         self._claims_ids.set(ids)
         self._claims_bytes.set(nbytes)
+        self._claims_cut.inc(cut)
 
     def rebalance(self, kind: str) -> None:
         """`assigned`, `revoked` or `lost`. Lag is forgotten with what was given away; the next measurement brings the rest."""
@@ -246,6 +248,9 @@ class Metrics:
         )
         self._claims_ids = self._gauge("penstock_claims_ids", "Event ids held by the dedup window")
         self._claims_bytes = self._gauge("penstock_claims_bytes", "Memory of the dedup window")
+        self._claims_cut = self._counter(
+            "penstock_claims_cut_ids", "Event ids dropped before dedup.window_s had passed: dedup.ids_max is too small"
+        )
         self._rebalances = _Children(
             self._counter("penstock_rebalances", "Changes of the assignment", "kind"), REBALANCES
         )

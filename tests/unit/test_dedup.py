@@ -261,3 +261,21 @@ def test_a_stale_claim_does_not_come_back_to_life_with_its_partition() -> None:
 
 def test_domains_tell_topics_and_tables_apart() -> None:
     assert len({domain("a", "t"), domain("b", "t"), domain("a", "u")}) == 3
+
+
+def test_ids_that_were_dropped_for_want_of_room_are_counted_and_those_the_window_has_passed_are_not() -> None:
+    dedup = Dedup(DedupConfig(key=["id"], window_s=3_600, ids_max=80))
+    dedup.open(HERE)
+    dedup.pass_time(HERE, array("q", [START_MS]))
+    for offset in range(80):
+        claim(dedup, HERE, offset, name=offset)
+    assert dedup.ids_cut() == 0
+    for offset in range(80, 100):
+        claim(dedup, HERE, offset, name=offset)
+    cut = dedup.ids_cut()
+    assert 20 <= cut < 80
+    for passed in range(1, 5):
+        dedup.pass_time(HERE, array("q", [START_MS + passed * 3 * WINDOW_MS]))
+    assert dedup.claims is not None
+    assert dedup.claims.ids_dropped == 100 > cut
+    assert dedup.ids_cut() == 0

@@ -36,7 +36,7 @@ def filled() -> Metrics:
     metrics.freshness_seconds(1.2)
     metrics.lag(Partition("orders", 3), 17, 4.5)
     metrics.budget("rows", 900, 1_000_000)
-    metrics.claims(900, 36_000)
+    metrics.claims(900, 36_000, 100)
     metrics.rebalance("assigned")
     metrics.stopped("SinkError")
     return metrics
@@ -69,6 +69,7 @@ def test_every_method_shows_in_the_exposition() -> None:
         'penstock_budget_limit{budget="rows"}': 1_000_000,
         "penstock_claims_ids": 900,
         "penstock_claims_bytes": 36_000,
+        "penstock_claims_cut_ids_total": 100,
         'penstock_rebalances_total{kind="assigned"}': 1,
         'penstock_stops_total{reason="SinkError"}': 1,
     }
