@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t
 
 from _native.buffer cimport buffer_bytes
+from _native.node cimport Node
 from _native.recipe cimport MISSING_STORED, Field, Object, Value
 from _native.work cimport Work
 
@@ -31,4 +32,20 @@ cdef inline int write_missing(Work *work, const Object *object, size_t first, si
     return 1
 
 
+cdef inline int repeat(Work *work, const uint8_t *text, const uint8_t *end) except -1 nogil:
+    """Appends text that stays where it is, as in the record. Neighbours are copied at once, most values as they are."""
+    if text != work.run_end:
+        write_run(work)
+        work.run = text
+    work.run_end = end
+    return 0
+
+
+cdef inline int write_run(Work *work) except -1 nogil:
+    write(work, work.run, work.run_end - work.run)
+    work.run = work.run_end
+    return 0
+
+
+cdef const uint8_t *store_json(Work *work, const Value *value, Node *node, const uint8_t *at) except? NULL nogil
 cdef const uint8_t *write_value(Work *work, const Value *value, const uint8_t *at, int depth) except? NULL nogil

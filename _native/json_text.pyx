@@ -6,12 +6,14 @@ bits, and floats of at most 15 digits in plain notation, which a double tells ap
 
 from libc.stdint cimport uint8_t, uint64_t
 
+from _native.buffer cimport buffer_string
 from _native.fields cimport find_field
 from _native.json_number cimport POINT, Numeral, read_number
 from _native.json_scan cimport (
     BACKSLASH, CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, DEPTH_MAX, LETTER_F, LETTER_N, LETTER_T, NINE, OPEN_ARRAY,
     OPEN_OBJECT, QUOTE, ZERO, Text, read_literal, skip_space, skip_value, string_end, valid_utf8,
 )
+from _native.node cimport Node
 from _native.recipe cimport NOT_SURE, WRITE_FLOAT, WRITE_STRUCT, Object, Value
 from _native.work cimport KeySet, Work, key_is_new, keys_begin, keys_end
 
@@ -20,6 +22,23 @@ cdef enum:
     FEW_ZEROS = 4
 
 cdef uint64_t FLOAT_DIGITS_END = 1_000_000_000_000_000
+cdef const uint8_t *POINT_ZERO = b".0"
+
+
+cdef const uint8_t *store_json(Work *work, const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
+    """The value at `at` into a column of text; NULL for `node`: into none."""
+    cdef const uint8_t *end
+    work.json.used = 0
+    work.run = work.run_end = at
+    end = write_value(work, value, at, 1)
+    if end == NULL or node == NULL:
+        return end
+    if work.json.used:
+        write_run(work)
+        buffer_string(&node.data, work.json.data, work.json.used)
+    else:
+        buffer_string(&node.data, work.run, work.run_end - work.run)
+    return end
 
 
 cdef const uint8_t *write_value(Work *work, const Value *value, const uint8_t *at, int depth) except? NULL nogil:
@@ -42,7 +61,7 @@ cdef const uint8_t *write_value(Work *work, const Value *value, const uint8_t *a
         action = value.on_null if at[0] == LETTER_N else value.on_bool
         end = read_literal(at) if action else NULL
         if end != NULL:
-            write(work, at, end - at)
+            repeat(work, at, end)
         return end
     return write_number(work, value, at)
 
@@ -57,7 +76,7 @@ cdef const uint8_t *write_text(Work *work, const uint8_t *start) except? NULL no
         if high and not valid_utf8(at, end):
             return NULL
         if end[0] == QUOTE:
-            write(work, start, end + 1 - start)
+            repeat(work, start, end + 1)
             return end + 1
         if end[0] != BACKSLASH or not is_canonical(end[1]):
             return NULL
@@ -86,9 +105,9 @@ cdef const uint8_t *write_number(Work *work, const Value *value, const uint8_t *
             return NULL
     elif numeral.negative and numeral.digits > <uint64_t>1 << 63:
         return NULL
-    write(work, at, end - at)
+    repeat(work, at, end)
     if action == WRITE_FLOAT and numeral.integer:
-        write(work, b".0", 2)
+        repeat(work, POINT_ZERO, POINT_ZERO + 2)
     return end
 
 
@@ -112,10 +131,10 @@ cdef bint is_plain_float(const Numeral *numeral, const uint8_t *end) noexcept no
 
 
 cdef const uint8_t *write_items(Work *work, const Value *value, const uint8_t *at, int depth) except? NULL nogil:
-    write(work, b"[", 1)
+    repeat(work, at - 1, at)
     at = skip_space(at)
     if at[0] == CLOSE_ARRAY:
-        write(work, b"]", 1)
+        repeat(work, at, at + 1)
         return at + 1
     while True:
         at = write_value(work, value, at, depth)
@@ -123,20 +142,20 @@ cdef const uint8_t *write_items(Work *work, const Value *value, const uint8_t *a
             return NULL
         at = skip_space(at)
         if at[0] == CLOSE_ARRAY:
-            write(work, b"]", 1)
+            repeat(work, at, at + 1)
             return at + 1
         if at[0] != COMMA:
             return NULL
-        write(work, b",", 1)
+        repeat(work, at, at + 1)
         at = skip_space(at + 1)
 
 
 cdef const uint8_t *write_pairs(Work *work, const Value *value, const uint8_t *at, int depth) except? NULL nogil:
     cdef KeySet keys
-    write(work, b"{", 1)
+    repeat(work, at - 1, at)
     at = skip_space(at)
     if at[0] == CLOSE_OBJECT:
-        write(work, b"}", 1)
+        repeat(work, at, at + 1)
         return at + 1
     keys_begin(work, &keys)
     while True:
@@ -150,10 +169,10 @@ cdef const uint8_t *write_pairs(Work *work, const Value *value, const uint8_t *a
             break
         if at[0] != COMMA:
             return NULL
-        write(work, b",", 1)
+        repeat(work, at, at + 1)
         at = skip_space(at + 1)
     keys_end(work, &keys)
-    write(work, b"}", 1)
+    repeat(work, at, at + 1)
     return at + 1
 
 
@@ -171,11 +190,11 @@ cdef const uint8_t *write_key(Work *work, KeySet *keys, const uint8_t *at) excep
     key.length = end - key.data
     if not key_is_new(work, keys, &key):
         return NULL
-    write(work, at, end + 1 - at)
+    repeat(work, at, end + 1)
     at = skip_space(end + 1)
     if at[0] != COLON:
         return NULL
-    write(work, b":", 1)
+    repeat(work, at, at + 1)
     return skip_space(at + 1)
 
 
@@ -183,19 +202,21 @@ cdef const uint8_t *write_struct(Work *work, const Object *object, const uint8_t
     """The fields in their order, those that are missing with their defaults; other fields are passed over."""
     cdef size_t next = 0
     cdef size_t index
-    write(work, b"{", 1)
+    cdef const uint8_t *key
+    repeat(work, at - 1, at)
     at = skip_space(at)
     if at[0] != CLOSE_OBJECT:
         while True:
-            at = find_field(object, next, at, &index)
+            key = at
+            at = find_field(object, next, key, &index)
             if at == NULL:
                 return NULL
             if index == object.count:
                 at = NULL if object.forbid_unknown else skip_value(at, depth)
-            elif index < next or not write_missing(work, object, next, index):
+            elif index < next or not repeat_missing(work, object, next, index):
                 return NULL
             else:
-                write_name(work, object, index)
+                repeat_name(work, object, index, key, at)
                 at = write_value(work, &object.fields[index].value, at, depth)
                 next = index + 1
             if at == NULL:
@@ -206,7 +227,24 @@ cdef const uint8_t *write_struct(Work *work, const Object *object, const uint8_t
             if at[0] != COMMA:
                 return NULL
             at = skip_space(at + 1)
-    if not write_missing(work, object, next, object.count):
+    if not repeat_missing(work, object, next, object.count):
         return NULL
-    write(work, b"}", 1)
+    repeat(work, at, at + 1)
     return at + 1
+
+
+cdef inline int repeat_missing(Work *work, const Object *object, size_t first, size_t end) except -1 nogil:
+    if first == end:
+        return 1
+    write_run(work)
+    return write_missing(work, object, first, end)
+
+
+cdef inline int repeat_name(
+    Work *work, const Object *object, size_t index, const uint8_t *key, const uint8_t *value
+) except -1 nogil:
+    """The name of a field, with the comma before and the colon behind; as the record has them when there is no space."""
+    if <size_t>(value - key) == object.fields[index].name_nbytes + 3 and (index == 0 or (key - 1)[0] == COMMA):
+        return repeat(work, key - (index > 0), value)
+    write_run(work)
+    return write_name(work, object, index)

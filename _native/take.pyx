@@ -14,7 +14,7 @@ from _native.json_scan cimport (
     CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, LETTER_F, LETTER_N, LETTER_T, MINUS, NINE, OPEN_ARRAY, OPEN_OBJECT, QUOTE,
     ZERO, Text, put_padded_string, read_literal, read_string, read_uuid, skip_space, skip_value,
 )
-from _native.json_text cimport write_value
+from _native.json_text cimport store_json
 from _native.node cimport Node, node_zero
 from _native.recipe cimport *
 from _native.store cimport store_number, store_text
@@ -152,13 +152,7 @@ cdef const uint8_t *take_nested(
         return take_pairs(work, value.items, node, at + 1)
     if action == STORE_RAW:
         return store_raw(node, at)
-    if action != STORE_JSON:
-        return NULL
-    work.json.used = 0
-    at = write_value(work, value.items, at, 1)
-    if at != NULL and node != NULL:
-        buffer_string(&node.data, work.json.data, work.json.used)
-    return at
+    return store_json(work, value.items, node, at) if action == STORE_JSON else NULL
 
 
 cdef const uint8_t *store_raw(Node *node, const uint8_t *at) except? NULL nogil:

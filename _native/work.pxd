@@ -14,6 +14,8 @@ cdef struct Work:
     Plain plain             # texts whose escapes were taken out
     Buffer record           # owned; the record, followed by zeros
     Buffer json             # owned; JSON text in the making
+    const uint8_t *run      # what comes next in it and is not copied yet: text that stays where it is, up to `run_end`
+    const uint8_t *run_end
     Buffer unescaped        # owned; the memory of `plain`
     const uint8_t *key_at   # where the value of the last key column was
     size_t foreseen_at      # where in the record the look ahead found a UUID that may be the key; 0 for nowhere
