@@ -243,7 +243,7 @@ cdef inline int repeat_missing(Work *work, const Object *object, size_t first, s
 cdef inline int repeat_name(
     Work *work, const Object *object, size_t index, const uint8_t *key, const uint8_t *value
 ) except -1 nogil:
-    """The name of a field, with the comma before and the colon behind; as the record has them when there is no space."""
+    """The name of a field, the comma before it and the colon behind; as the record has them where there is no space."""
     if <size_t>(value - key) == object.fields[index].name_nbytes + 3 and (index == 0 or (key - 1)[0] == COMMA):
         return repeat(work, key - (index > 0), value)
     write_run(work)
