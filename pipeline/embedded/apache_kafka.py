@@ -11,7 +11,6 @@ import fcntl
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -24,6 +23,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from pipeline.embedded.child import Child, StartFailed
+from pipeline.embedded.ports import free_ports
 
 VERSION = "4.4.0"
 JAVA_MIN = 17
@@ -113,7 +113,7 @@ class ApacheKafka:
         self._proxy_ports = dict(proxy_ports or {})
         self._heap_mb = heap_mb
         self._nodes = range(1, brokers + 1)
-        ports = iter(_free_ports(4 * brokers))
+        ports = iter(free_ports(4 * brokers))
         self._ports = {node: (next(ports), next(ports), next(ports), next(ports)) for node in self._nodes}
         self._children: dict[int, Child] = {}
         self._formatted = False
@@ -137,6 +137,8 @@ class ApacheKafka:
             self._format()
         for number in self._nodes if node is None else (node,):
             if not self.running(number):
+                if ended := self._children.pop(number, None):
+                    ended.kill()
                 self._children[number] = self._launch(number)
         self._wait_until_up()
 
@@ -272,13 +274,14 @@ class ApacheKafka:
         ]
 
     def _wait_until_up(self) -> None:
-        """Until each broker that runs, asked itself, knows itself and the others as alive."""
+        """Until each broker that was started, asked itself, knows itself and the others as alive."""
         ends_at = time.monotonic() + START_S_MAX
         for node, child in self._children.items():
             admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self._ports[node][0]}", "log_level": 0})
             while not _answers(admin, set(self._children)):
-                if not child.running:
-                    raise StartFailed(f"Kafka broker {node} ended; the end of its log:\n{child.log_tail()}")
+                for other, started in self._children.items():
+                    if not started.running:
+                        raise StartFailed(f"Kafka broker {other} ended; the end of its log:\n{started.log_tail()}")
                 if time.monotonic() > ends_at:
                     reason = f"Kafka broker {node} did not answer within {START_S_MAX:.0f} s"
                     raise StartFailed(f"{reason}; the end of its log:\n{child.log_tail()}")
@@ -343,11 +346,3 @@ def _fetch(cache: Path) -> None:
         building.rename(cache)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

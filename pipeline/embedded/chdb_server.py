@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pipeline.embedded.child import Child
+from pipeline.embedded.ports import free_ports
 
 if TYPE_CHECKING:
     from pipeline.embedded.chdb_listener import Listener
@@ -59,7 +60,7 @@ class ChdbServer:
         insert_bytes_max: int = 0,
     ) -> None:
         self.path = Path(path)
-        self.port = port
+        self.port = port or free_ports(1)[0]
         self.user = user
         self.password = password
         self._faults = faults

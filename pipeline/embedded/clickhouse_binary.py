@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from pipeline.embedded.child import Child, StartFailed
+from pipeline.embedded.ports import free_ports
 
 START_S_MAX = 60.0
 STOP_GRACE_S = 20.0
@@ -43,8 +43,7 @@ class ClickHouseBinary:
         self._binary = binary
         self._directory = directory
         self._child: Child | None = None
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from pipeline.embedded import apache_kafka as embedded
 from pipeline.embedded.apache_kafka import ApacheKafka, FetchFailed
+from pipeline.embedded.child import StartFailed
 from tests.integration.harness import COORDINATOR_STARTING, wait_until
 
 
@@ -104,6 +106,17 @@ def test_three_brokers_go_on_without_the_leader(needs_apache_kafka: None, tmp_pa
         write(kafka.bootstrap, "t", [b"during"] * 100)
         kafka.start(leader)
         assert read(kafka.bootstrap, "t", 200) == [b"before"] * 100 + [b"during"] * 100
+
+
+@pytest.mark.slow
+def test_a_broker_that_ends_while_others_run_is_told_at_once(needs_apache_kafka: None, tmp_path: Path) -> None:
+    with ApacheKafka(tmp_path, brokers=2) as kafka:
+        kafka.kill(2)
+        with socket.create_server(("127.0.0.1", int(kafka.bootstrap.rpartition(":")[2]))):
+            with pytest.raises(StartFailed, match=r"broker 2 ended[\s\S]*Address already in use"):
+                kafka.start(2)
+            assert kafka.running(1)
+        kafka.start(2)
 
 
 def test_wrong_password_is_refused_and_the_right_one_works(apache_kafka: ApacheKafka) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import socket
 import sys
 import zlib
 from pathlib import Path
@@ -12,8 +13,10 @@ import lz4.frame
 import pytest
 
 from pipeline.embedded import codec
+from pipeline.embedded import ports as ports_module
 from pipeline.embedded.child import Child, StartFailed
 from pipeline.embedded.faults import Fault, Faults
+from pipeline.embedded.ports import free_ports
 from pipeline.embedded.sql import Kind, SqlError, is_insert, is_select, split
 
 
@@ -200,3 +203,26 @@ def test_a_child_stops_on_request_or_is_killed(tmp_path: Path, guarded: bool) ->
     polite.first_line(30)
     assert polite.stop(30) == -15
     assert polite.stop(30) == -15
+
+
+def test_ports_of_servers_are_none_that_a_connection_may_be_given() -> None:
+    """A server that was down could not come back: a client of somebody else had its port (seen in the fault suite)."""
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        outgoing = given.getsockname()[1]
+    assert max(ports) < outgoing
+
+
+def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports_module, "_LOWEST", 20_000)
+    monkeypatch.setattr(ports_module, "_outgoing_first", lambda: 21_000)
+    taken = free_ports(1)[0]
+    with socket.create_server(("127.0.0.1", taken)):
+        # Nearly all there are, so that the taken one would be among them.
+        assert taken not in free_ports(900)
+
+
+def test_without_room_below_any_free_port_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports_module, "_outgoing_first", lambda: 1_024)
+    assert len(set(free_ports(3))) == 3
