@@ -13,21 +13,26 @@ the token: a server that is still at work on an attempt we gave up on answers 21
 up, and the wait ends when the first attempt has ended (then the token makes the resent block a duplicate of it). That is
 why no `max_execution_time` is sent: an insert that is always a little too slow would be cancelled every time, and never
 land; left alone, it lands on the first attempt and is recognised on the second.
+
+A question is given up by the server when we hang up, so that its attempts do not pile up either (`QUERY_SETTINGS`).
 """
 
 from pipeline.clickhouse.client import ClickHouse, Encoded, NativeBlock, TableFacts, literal, quote, quote_table
 from pipeline.clickhouse.connection import (
     INSERT_SETTINGS,
     OWNED_SETTINGS,
+    QUERY_SETTINGS,
     ClickHouseError,
     Endpoint,
     endpoints,
     insert_settings,
+    query_settings,
 )
 
 __all__ = [
     "INSERT_SETTINGS",
     "OWNED_SETTINGS",
+    "QUERY_SETTINGS",
     "ClickHouse",
     "ClickHouseError",
     "Encoded",
@@ -37,6 +42,7 @@ __all__ = [
     "endpoints",
     "insert_settings",
     "literal",
+    "query_settings",
     "quote",
     "quote_table",
 ]

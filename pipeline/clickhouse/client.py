@@ -164,7 +164,8 @@ class ClickHouse:
         settings: Mapping[str, Setting] | None = None,
     ) -> list[tuple[Any, ...]]:
         def question(connection: Connection) -> list[tuple[Any, ...]]:
-            result = connection.client.query(sql, parameters=dict(parameters or {}), settings=dict(settings or {}))
+            asked = connection.query_settings | dict(settings or {})
+            result = connection.client.query(sql, parameters=dict(parameters or {}), settings=asked)
             return [tuple(row) for row in result.result_rows]
 
         return self._ask(doing, question)
@@ -179,7 +180,8 @@ class ClickHouse:
         """
         with self._connection(doing) as connection:
             arguments: dict[str, Any] = {"parameters": dict(parameters or {}), "fmt": fmt}
-            stream = connection.client.raw_stream(sql, settings={"wait_end_of_query": 1}, **arguments)
+            settings = connection.query_settings | {"wait_end_of_query": 1}
+            stream = connection.client.raw_stream(sql, settings=settings, **arguments)
             try:
                 while piece := stream.read(STREAM_CHUNK_BYTES):
                     yield piece

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -45,6 +45,10 @@ INSERT_SETTINGS: Mapping[str, Setting] = {
     "input_format_native_allow_types_conversion": 1,
 }
 """Sent on every insert, as far as the server knows them."""
+
+QUERY_SETTINGS: Mapping[str, Setting] = {"readonly": 2, "cancel_http_readonly_queries_on_client_close": 1}
+"""Sent with every question, where the user may set them: the server gives up a question whose asker has hung up. Otherwise what
+timed out goes on beside the attempts that follow, and a server too busy to answer in time gets ever more to do."""
 
 OWNED_SETTINGS = frozenset(INSERT_SETTINGS) | {"insert_deduplication_token", "query_id", "database", "session_id"}
 """Settings that `clickhouse.settings` may not name."""
@@ -115,6 +119,7 @@ def _without_user_info(url: str) -> str:
 class Connection(NamedTuple):
     client: Any
     insert_settings: dict[str, Setting]
+    query_settings: dict[str, Setting]
     version: tuple[int, ...]
 
 
@@ -159,10 +164,11 @@ class Server:
 
     def _connect(self) -> Connection:
         client = open_client(self.endpoint, self._config)
-        rows = client.query("SELECT name FROM system.settings").result_rows
-        settings = insert_settings(self._config.settings, {row[0] for row in rows})
+        rows = client.query("SELECT name, value, readonly FROM system.settings").result_rows
+        inserts = insert_settings(self._config.settings, {row[0] for row in rows})
+        queries = {} if self.endpoint.interface == "chdb" else query_settings(rows)
         version = tuple(int(part) for part in re.findall(r"\d+", str(client.server_version))[:4])
-        return Connection(client, settings, version)
+        return Connection(client, inserts, queries, version)
 
     def close(self) -> None:
         with self._lock:
@@ -177,6 +183,12 @@ def insert_settings(configured: Mapping[str, Setting], known: set[str]) -> dict[
     ours = {key: value for key, value in INSERT_SETTINGS.items() if key in known}
     merged = {key: value for key, value in configured.items() if key not in OWNED_SETTINGS} | ours
     return {key: int(value) if isinstance(value, bool) else value for key, value in merged.items()}
+
+
+def query_settings(found: Iterable[tuple[str, str, int]]) -> dict[str, Setting]:
+    """The settings of every question to a server with these (name, value, fixed); none for a user who may not set them."""
+    free = {name: value for name, value, fixed in found if not fixed}
+    return dict(QUERY_SETTINGS) if QUERY_SETTINGS.keys() <= free.keys() and free["readonly"] == "0" else {}
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

@@ -289,6 +289,15 @@ class Engine:
             over = idle[:1]
         return [self._sessions.pop(name) for name in over]
 
+    def kill(self, beginning: str) -> None:
+        """Ends the statements whose text begins so."""
+        killer = Connection(self._path, self._spool)
+        try:
+            text = f"KILL QUERY WHERE startsWith(query, {_literal(beginning)}) ASYNC"
+            killer.query(text.encode(), "TabSeparated", {})
+        finally:
+            killer.close()
+
     def close(self) -> None:
         """Closes every connection that no request holds, and with the last one the engine."""
         with self._lock:

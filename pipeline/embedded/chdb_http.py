@@ -15,11 +15,13 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import select
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -35,6 +37,8 @@ from pipeline.embedded.chdb_question import question as question_of
 from pipeline.embedded.faults import Fault, Faults
 
 PIECE_BYTES = 1024 * 1024
+WATCH_S = 0.2
+"""How often it is looked whether the client of a running statement is still there."""
 _STATUS = {
     401: (194,),
     403: (192, 193, 497, 512, 516),
@@ -241,10 +245,11 @@ class Handler(BaseHTTPRequestHandler):
             shown = ""
         elif statement.kind is sql.Kind.READ:
             shown = statement.format or question.default_format
-            if not wait and shown in STREAM_SAFE and sql.is_select(statement.sql):
-                self._stream(connection.stream(statement.sql, shown, question.parameters), shown)
-                return
-            result = connection.query(statement.sql, shown, question.parameters)
+            with self._watched(question) as text:
+                if not wait and shown in STREAM_SAFE and sql.is_select(statement.sql):
+                    self._stream(connection.stream(text, shown, question.parameters), shown)
+                    return
+                result = connection.query(text, shown, question.parameters)
         else:
             shown = statement.format
             result = connection.query(statement.sql, shown or question.default_format, question.parameters)
@@ -254,6 +259,28 @@ class Handler(BaseHTTPRequestHandler):
             raise BodyCutOff
         self._drain()
         self._whole_answer(result, shown, time.monotonic_ns() - started)
+
+    @contextmanager
+    def _watched(self, question: Question) -> Iterator[bytes]:
+        """The statement as it is to be run; while it runs it is given up when its client hangs up, if it is one for that."""
+        if not question.ends_with_client:
+            yield question.statement.sql
+            return
+        mark = f"/* {uuid.uuid4().hex} */ "
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(mark, over), name="watch", daemon=True)
+        watcher.start()
+        try:
+            yield mark.encode() + question.statement.sql
+        finally:
+            over.set()
+            watcher.join()
+
+    def _watch(self, mark: str, over: threading.Event) -> None:
+        while not over.wait(WATCH_S):
+            if _has_hung_up(self.connection):
+                self.service.engine.kill(mark)
+                return
 
     # Faults
 
@@ -376,6 +403,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Nothing is logged per request."""
+
+
+def _has_hung_up(connection: socket.socket) -> bool:
+    try:
+        return bool(select.select([connection], [], [], 0)[0]) and not connection.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return True
 
 
 def _with_exception(blocks: Iterator[bytes], tag: str, handler: Handler) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ _NOT_SETTINGS = frozenset(
     send_progress_in_http_headers http_headers_progress_interval_ms http_zlib_compression_level network_compression_method
     """.split()  # noqa: SIM905
 )
+_CANCEL = "cancel_http_readonly_queries_on_client_close"
 
 
 class Question(NamedTuple):
@@ -34,6 +35,8 @@ class Question(NamedTuple):
     settings: dict[str, str]
     parameters: dict[str, str]
     default_format: str
+    ends_with_client: bool
+    """It only reads, and is given up when its client hangs up (`cancel_http_readonly_queries_on_client_close`)."""
 
 
 def question(url: Mapping[str, str], headers: Message, body: Iterable[bytes]) -> Question:
@@ -56,13 +59,20 @@ def question(url: Mapping[str, str], headers: Message, body: Iterable[bytes]) ->
         raise refusal(
             sql.SYNTAX_ERROR, "Syntax error: failed at position 1 (end of query): Empty query", "SYNTAX_ERROR"
         )
+    settings = {name: value for name, value in fields.items() if name not in _NOT_SETTINGS and name[:6] != "param_"}
+    ends_with_client = False
+    if statement.kind is sql.Kind.READ and settings.get("readonly") in ("1", "2") and settings.pop(_CANCEL, "0") == "1":
+        # A connection of the engine does not get rid of it, and a statement that reads does not need it.
+        del settings["readonly"]
+        ends_with_client = True
     return Question(
         statement,
         data,
         fields.get("database") or headers.get("X-ClickHouse-Database") or "default",
-        {name: value for name, value in fields.items() if name not in _NOT_SETTINGS and not name.startswith("param_")},
+        settings,
         {name[6:]: value for name, value in fields.items() if name.startswith("param_")},
         fields.get("default_format") or headers.get("X-ClickHouse-Format") or "TabSeparated",
+        ends_with_client,
     )
 
 

@@ -26,9 +26,12 @@ import psutil
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from pipeline.clickhouse import QUERY_SETTINGS
 from pipeline.embedded import codec
+from pipeline.embedded.chdb_http import WATCH_S
 from pipeline.embedded.chdb_server import ChdbServer
 from tests.conftest import Database
+from tests.integration.harness import wait_until
 
 ONE_BLOCK = {
     "async_insert": 0,
@@ -319,6 +322,32 @@ def test_settings_that_cannot_be_taken_back_do_not_stay(http_client: Http) -> No
     for _ in range(3):
         assert http_client.ok("SELECT 1", readonly=1) == b"1\n"
         http_client.ok("CREATE OR REPLACE TABLE z (a UInt8) ENGINE = Memory")
+
+
+SLOW = "SELECT count() FROM numbers(600) WHERE sleepEachRow(0.1) = 0 SETTINGS max_block_size = 1"
+
+
+@pytest.mark.parametrize("whole", [0, 1])
+@pytest.mark.parametrize(("settings", "goes_on"), [(QUERY_SETTINGS, False), ({"readonly": 2}, True), ({}, True)])
+def test_a_question_ends_with_its_client_where_it_says_so(
+    http_client: Http, chdb_server: Database, settings: dict[str, Any], goes_on: bool, whole: int
+) -> None:
+    mark = uuid.uuid4().hex
+    running = (
+        f"SELECT count() FROM system.processes WHERE query LIKE '%SLEEPER {mark}%' AND query NOT LIKE '%processes%'"
+    )
+    with socket.create_connection(("127.0.0.1", chdb_server.server.port)) as client:
+        query = urlencode({"query": f"{SLOW} /* SLEEPER {mark} */", "wait_end_of_query": whole, **settings})
+        client.sendall(f"POST /?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+        wait_until(lambda: http_client.ok(running) == b"1\n", 10, "the question to run")
+        time.sleep(2 * WATCH_S)
+        assert http_client.ok(running) == b"1\n"
+    if goes_on:
+        time.sleep(1.0)
+        assert http_client.ok(running) == b"1\n"
+        http_client.ok(f"KILL QUERY WHERE query LIKE '%SLEEPER {mark}%' AND query NOT LIKE '%processes%' SYNC")
+    else:
+        wait_until(lambda: http_client.ok(running) == b"0\n", 10, "the question to end")
 
 
 def test_an_insert_the_engine_gives_up_on_is_an_error(http_client: Http) -> None:

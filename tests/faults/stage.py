@@ -30,6 +30,8 @@ HEAP_MB = 256
 SESSION_S = 6.0
 """After this long without a sign a worker has lost its partitions, in both protocols."""
 INSERT_TIMEOUT_S = 3
+OUR_TIMEOUT_S = 120
+"""When the suite itself asks, for every row there is."""
 IDS_MAX = 4_000_000
 """More than a run of an hour has: after its offsets are lost, one worker may read all of it again."""
 SOCKET_TIMEOUT_S = 10
@@ -123,10 +125,9 @@ class Stage:
         self._sections = sections
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self.config_file = self._write("penstock.toml", servers.bootstrap, servers.url)
-        self.config = configuration.load(
-            self._write("direct.toml", servers.kafka.bootstrap, servers.clickhouse.url), {}
-        )
+        self.config_file = self._write("penstock.toml", servers.bootstrap, servers.url, INSERT_TIMEOUT_S)
+        direct = self._write("direct.toml", servers.kafka.bootstrap, servers.clickhouse.url, OUR_TIMEOUT_S)
+        self.config = configuration.load(direct, {})
 
     def __enter__(self) -> Stage:
         self.cluster = Cluster(self.config.kafka)
@@ -141,7 +142,7 @@ class Stage:
         self.cluster.close()
         self.tables.close()
 
-    def _write(self, name: str, brokers: str, url: str) -> Path:
+    def _write(self, name: str, brokers: str, url: str, timeout_s: int) -> Path:
         setting, workload = self.setting, shape("flat")
         kafka = {
             "brokers": brokers,
@@ -155,7 +156,7 @@ class Stage:
             kafka["session_timeout_ms"] = int(SESSION_S * 1000)
         tree: dict[str, dict[str, Any]] = {
             "kafka": kafka,
-            "clickhouse": {"urls": [url], "retry_wait_ms_max": 500, "insert_timeout_ms": INSERT_TIMEOUT_S * 1000},
+            "clickhouse": {"urls": [url], "retry_wait_ms_max": 500, "insert_timeout_ms": timeout_s * 1000},
             "dedup": {"key": list(workload.key), "window_s": setting.window_s, "ids_max": IDS_MAX},
             "batch": {"age_ms_max": 200},
             "dead_letters": {"topic": self.letters},

@@ -27,6 +27,7 @@ from pipeline.types import Partition, Span
 
 if TYPE_CHECKING:
     from tests.conftest import Database
+from tests.integration.harness import wait_until
 
 LINEAGE = "_topic LowCardinality(String), _partition Int32, _offset Int64, _timestamp DateTime64(3)"
 COLUMNS = (
@@ -444,6 +445,20 @@ def test_rows_are_streamed_whole_or_not_at_all(bench: Bench) -> None:
     # A reader that loses interest leaves nothing behind.
     next(iter(bench.clickhouse.query_bytes(sql, "RowBinary")))
     bench.clickhouse.ping()
+
+
+def test_a_question_that_took_too_long_does_not_go_on(chdb_server: Database) -> None:
+    """Each attempt went on beside those after it, until the server answered none of them (found by the fault suite)."""
+    bench = Bench(chdb_server, insert_timeout_ms=1_000)
+    slow = "SELECT count() FROM numbers(600) WHERE sleepEachRow(0.1) = 0 SETTINGS max_block_size = 1"
+    for _ in range(3):
+        with pytest.raises(ClickHouseError, match="no answer within the time allowed"):
+            bench.clickhouse.query_rows(slow)
+        with pytest.raises(ClickHouseError, match="no answer within the time allowed"):
+            list(bench.clickhouse.query_bytes(slow, "RowBinary"))
+    running = "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%' AND query NOT LIKE '%processes%'"
+    wait_until(lambda: bench.clickhouse.query_rows(running) == [(0,)], 10, "no attempt to be running")
+    bench.clickhouse.close()
 
 
 def test_another_server_is_asked_when_the_first_is_down(chdb_server: Database) -> None:

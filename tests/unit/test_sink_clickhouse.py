@@ -22,12 +22,15 @@ from pipeline.clickhouse import (
     endpoints,
     insert_settings,
     literal,
+    query_settings,
     quote,
     quote_table,
 )
 from pipeline.clickhouse import connection as connections
 from pipeline.config.schema import ClickHouse as ClickHouseConfig
 from pipeline.errors import ConfigurationError
+
+CANCEL = "cancel_http_readonly_queries_on_client_close"
 
 
 def config(*urls: str, **more: Any) -> ClickHouseConfig:
@@ -80,6 +83,21 @@ def test_only_settings_that_the_server_knows_are_sent_and_ours_win() -> None:
     assert insert_settings(dict.fromkeys(OWNED_SETTINGS, 7), set()) == {}
 
 
+@pytest.mark.parametrize(
+    ("found", "sent"),
+    [
+        ([("readonly", "0", 0), (CANCEL, "0", 0), ("max_threads", "8", 0)], {"readonly": 2, CANCEL: 1}),
+        ([("readonly", "0", 0), ("max_threads", "8", 0)], {}),
+        ([("readonly", "1", 1), (CANCEL, "0", 1)], {}),
+        ([("readonly", "2", 0), (CANCEL, "0", 0)], {}),
+        ([("readonly", "0", 1), (CANCEL, "0", 0)], {}),
+    ],
+    ids=["yes", "an old server", "a user who only reads", "a user who may not write", "a profile that fixes it"],
+)
+def test_questions_end_with_the_connection_where_the_user_may_ask_for_it(found: Any, sent: dict[str, int]) -> None:
+    assert query_settings(found) == sent
+
+
 def test_names_and_texts_in_sql() -> None:
     assert quote("a`b\\") == "`a\\`b\\\\`"
     assert quote_table("db.ta.ble") == "`db`.`ta.ble`"
@@ -98,7 +116,7 @@ class Client:
 
     def query(self, sql: str, **_: Any) -> Any:
         assert "system.settings" in sql
-        return SimpleNamespace(result_rows=[(name,) for name in self.known])
+        return SimpleNamespace(result_rows=[(name, "0", 0) for name in self.known])
 
     def raw_insert(self, *arguments: Any, **more: Any) -> None:
         if self.failures:
