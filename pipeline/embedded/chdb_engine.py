@@ -90,6 +90,10 @@ class Connection:
         self._execute("SET " + ", ".join(f"{name} = {value}" for name, value in wanted.items()))
         self._settings = dict(settings)
 
+    @property
+    def readonly(self) -> str:
+        return self._settings.get("readonly", "")
+
     def query(self, sql: bytes, output_format: str, parameters: Mapping[str, str]) -> Result:
         """Runs a statement and gives its whole result."""
         try:
@@ -187,7 +191,8 @@ class Engine:
         self._sessions_max = sessions_max
         self._slots = threading.BoundedSemaphore(queries_max)
         self._lock = threading.Lock()
-        self._idle: list[Connection] = []
+        self._idle: dict[str, list[Connection]] = {}
+        """By their `readonly`, which a connection does not get rid of."""
         self._sessions: dict[str, _Session] = {}
         # Keeps the engine open while no request holds a connection.
         self._root: Any = chdb.connect(path)  # type: ignore[no-untyped-call]
@@ -229,12 +234,13 @@ class Engine:
                 connection.close()
             else:
                 with self._lock:
-                    self._idle.append(connection)
+                    self._idle.setdefault(connection.readonly, []).append(connection)
 
     def _prepared(self, database: str, settings: Mapping[str, str]) -> Connection:
-        """An idle connection; or a fresh one, when there is none or its last settings (`readonly`) cannot be taken back."""
+        """An idle connection; or a fresh one, when there is none or its last settings (`readonly = 1`) cannot be taken back."""
         with self._lock:
-            idle = self._idle.pop() if self._idle else None
+            alike = self._idle.get(settings.get("readonly", ""))
+            idle = alike.pop() if alike else None
         if idle is not None:
             try:
                 idle.prepare(database, settings)
@@ -301,8 +307,9 @@ class Engine:
     def close(self) -> None:
         """Closes every connection that no request holds, and with the last one the engine."""
         with self._lock:
-            connections = self._idle + [session.connection for session in self._sessions.values() if not session.busy]
-            self._idle, self._sessions = [], {}
+            connections = [one for alike in self._idle.values() for one in alike]
+            connections += [session.connection for session in self._sessions.values() if not session.busy]
+            self._idle, self._sessions = {}, {}
         for connection in connections:
             connection.close()
         self._root.close()

@@ -60,11 +60,7 @@ def question(url: Mapping[str, str], headers: Message, body: Iterable[bytes]) ->
             sql.SYNTAX_ERROR, "Syntax error: failed at position 1 (end of query): Empty query", "SYNTAX_ERROR"
         )
     settings = {name: value for name, value in fields.items() if name not in _NOT_SETTINGS and name[:6] != "param_"}
-    ends_with_client = False
-    if statement.kind is sql.Kind.READ and settings.get("readonly") in ("1", "2") and settings.pop(_CANCEL, "0") == "1":
-        # A connection of the engine does not get rid of it, and a statement that reads does not need it.
-        del settings["readonly"]
-        ends_with_client = True
+    reads = statement.kind is sql.Kind.READ and settings.get("readonly") in ("1", "2")
     return Question(
         statement,
         data,
@@ -72,7 +68,7 @@ def question(url: Mapping[str, str], headers: Message, body: Iterable[bytes]) ->
         settings,
         {name[6:]: value for name, value in fields.items() if name.startswith("param_")},
         fields.get("default_format") or headers.get("X-ClickHouse-Format") or "TabSeparated",
-        ends_with_client,
+        reads and settings.get(_CANCEL) == "1",
     )
 
 
