@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from pipeline import config as configuration
@@ -205,7 +205,12 @@ def delete_group(stage: Stage, seconds: float) -> None:
     def attempt() -> None:
         # A client of its own each time: one that knows a coordinator that has moved goes on asking it.
         admin = AdminClient({"bootstrap.servers": stage.servers.kafka.bootstrap, "log_level": 0})
-        admin.delete_consumer_groups([stage.name], request_timeout=10)[stage.name].result(15)
+        try:
+            admin.delete_consumer_groups([stage.name], request_timeout=10)[stage.name].result(15)
+        except KafkaException as error:
+            # An attempt whose answer was lost has done it.
+            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                raise
 
     patiently(attempt, KafkaException, seconds)
 
