@@ -154,8 +154,6 @@ class Membership:
             self._consumer = self._join()
             while not self._stopping.is_set():
                 self._serve(POLL_S)
-                if self._alive():
-                    self._check_unpolled()
                 if self._rejoin_reason:
                     self._rejoin()
                 if self._alive():
@@ -195,18 +193,17 @@ class Membership:
 
     def _poll(self) -> None:
         assert self._consumer is not None
+        unpolled_s = self._clock.monotonic_s() - self._polled_s
+        if unpolled_s > UNPOLLED_SHARE_MAX * self._config.max_poll_interval_ms / 1000:
+            # What the client did while it was not polled cannot be told from here: it joins anew.
+            self._want_rejoin(f"not polled for {unpolled_s:.0f} s")
+            return
         message = self._consumer.poll(POLL_WAIT_S)
         self._polled_s = self._clock.monotonic_s()
         if message is not None and (error := message.error()) is not None:
             self._on_error(error)
         if self._fresh:
             self._look_up(self._fresh)
-
-    def _check_unpolled(self) -> None:
-        """What the client did while it was not polled cannot be told from here: it joins anew."""
-        unpolled_s = self._clock.monotonic_s() - self._polled_s
-        if unpolled_s > UNPOLLED_SHARE_MAX * self._config.max_poll_interval_ms / 1000:
-            self._want_rejoin(f"not polled for {unpolled_s:.0f} s")
 
     def _look_up(self, fresh: list[TopicPartition]) -> None:
         """Pauses what was just assigned and reads what is committed for it. Tried again with the next poll if Kafka is away.

@@ -279,13 +279,16 @@ class ApacheKafka:
         for node, child in self._children.items():
             admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self._ports[node][0]}", "log_level": 0})
             while not _answers(admin, set(self._children)):
-                for other, started in self._children.items():
-                    if not started.running:
-                        raise StartFailed(f"Kafka broker {other} ended; the end of its log:\n{started.log_tail()}")
+                self._raise_if_one_ended()
                 if time.monotonic() > ends_at:
                     reason = f"Kafka broker {node} did not answer within {START_S_MAX:.0f} s"
                     raise StartFailed(f"{reason}; the end of its log:\n{child.log_tail()}")
                 time.sleep(0.1)
+
+    def _raise_if_one_ended(self) -> None:
+        for node, child in self._children.items():
+            if not child.running:
+                raise StartFailed(f"Kafka broker {node} ended; the end of its log:\n{child.log_tail()}")
 
     def _home(self, node: int) -> Path:
         return self.directory / f"broker-{node}"

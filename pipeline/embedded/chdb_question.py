@@ -59,7 +59,9 @@ def question(url: Mapping[str, str], headers: Message, body: Iterable[bytes]) ->
         raise refusal(
             sql.SYNTAX_ERROR, "Syntax error: failed at position 1 (end of query): Empty query", "SYNTAX_ERROR"
         )
-    settings = {name: value for name, value in fields.items() if name not in _NOT_SETTINGS and name[:6] != "param_"}
+    settings = {
+        name: value for name, value in fields.items() if name not in _NOT_SETTINGS and not name.startswith("param_")
+    }
     reads = statement.kind is sql.Kind.READ and settings.get("readonly") in ("1", "2")
     return Question(
         statement,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from itertools import chain, islice
 from pathlib import Path
 
 _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -11,7 +12,6 @@ _OUTGOING_FIRST = 32_768
 """Where the system does not say: Linux's default, below that of others."""
 _LOWEST = 10_000
 _ROOM_MIN = 1_000
-_TRIES_MAX = 10_000
 
 
 def free_ports(count: int) -> list[int]:
@@ -23,12 +23,9 @@ def free_ports(count: int) -> list[int]:
     first = _outgoing_first()
     if first - _LOWEST < _ROOM_MIN:
         return _any_free(count)
-    found: list[int] = []
-    for port in random.SystemRandom().sample(range(_LOWEST, first), min(_TRIES_MAX, first - _LOWEST)):
-        if len(found) == count:
-            break
-        if _is_free(port):
-            found.append(port)
+    # From a place of its own on, so that others who look at the same time find others.
+    start = random.SystemRandom().randrange(_LOWEST, first)
+    found = list(islice(filter(_is_free, chain(range(start, first), range(_LOWEST, start))), count))
     if len(found) < count:
         raise OSError(f"no {count} free ports between {_LOWEST} and {first}")
     return found

@@ -24,10 +24,10 @@ from pipeline.metrics import Metrics
 from pipeline.native import Block, BlockBuilder, Column, Run, append
 from pipeline.sink import Sink, Write
 from pipeline.types import Partition, Span
+from tests.integration.harness import wait_until
 
 if TYPE_CHECKING:
     from tests.conftest import Database
-from tests.integration.harness import wait_until
 
 LINEAGE = "_topic LowCardinality(String), _partition Int32, _offset Int64, _timestamp DateTime64(3)"
 COLUMNS = (

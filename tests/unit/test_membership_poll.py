@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from pipeline.clock import ManualClock
 from pipeline.config.schema import Kafka
 from pipeline.membership import Membership, MembershipLost
 from pipeline.threads import Threads
+from tests.integration.harness import wait_until
 
 
 class Client:
@@ -32,13 +32,6 @@ class Client:
         self.closed = True
 
 
-def comes(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline_s, "not in time"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize(("unpolled_s", "anew"), [(5.0, False), (9.6, True)])
 def test_who_was_not_polled_for_nearly_as_long_as_the_group_allows_joins_anew(unpolled_s: float, anew: bool) -> None:
     clock, made, told, alive = ManualClock(), [], cast("list[Any]", []), [True]
@@ -51,13 +44,13 @@ def test_who_was_not_polled_for_nearly_as_long_as_the_group_allows_joins_anew(un
     clients = cast("Any", SimpleNamespace(consumer=consumer))
     member = Membership(config, ["t"], told.append, clock, lambda: alive[0], Threads(), clients)
     member.start()
-    comes(lambda: bool(made) and made[0].polls > 1)
+    wait_until(lambda: bool(made) and made[0].polls > 1, 30, "polls")
     alive[0] = False
     time.sleep(0.2)
     polls = made[0].polls
     clock.advance(unpolled_s)
     alive[0] = True
-    comes(lambda: made[1:] != [] and made[1].polls > 0 if anew else made[0].polls > polls + 1)
+    wait_until(lambda: made[1:] != [] and made[1].polls > 0 if anew else made[0].polls > polls + 1, 30, "polls again")
     assert len(made) == (2 if anew else 1)
     assert [made[0].closed, told] == ([True, [MembershipLost("not polled for 10 s")]] if anew else [False, []])
     assert member.stop(10)
