@@ -10,11 +10,14 @@ import subprocess
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 _TAIL_BYTES = 4_000
+_HELD = ("/bin/sh", "-c", 'read begin && exec "$0" "$@"')
+"""Before a command: begins it with a line on its standard input. When that ends without one, our owner is dead."""
 _children: weakref.WeakSet[Child] = weakref.WeakSet()
 
 
@@ -26,7 +29,7 @@ class Child:
     """Runs `command` with its stderr, and with `output_to_log` its stdout, appended to `log`; killed when we exit.
 
     Its standard input is a pipe that ends when this process dies, even by SIGKILL. A program that does not watch it is
-    `guarded`: a shell waits at such a pipe in its stead and then kills it.
+    `guarded`: a shell waits at such a pipe in its stead and then kills it. The program does not begin before that.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class Child:
         self.log = log
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
-                list(command),
+                [*(_HELD if guarded else ()), *command],
                 stdin=subprocess.PIPE,
                 stdout=stream if output_to_log else subprocess.PIPE,
                 stderr=stream,
@@ -49,8 +52,11 @@ class Child:
                 start_new_session=True,
             )
         self.pid = self._process.pid
-        self._guard = _guard(self.pid) if guarded else None
+        self._guard: subprocess.Popen[bytes] | None = None
         _children.add(self)
+        if guarded:
+            self._guard = _guard(self.pid)
+            self._let_begin()
 
     @property
     def running(self) -> bool:
@@ -106,6 +112,12 @@ class Child:
         if self.running:
             self._process.kill()
         self._reap()
+
+    def _let_begin(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # It was killed from outside already.
+            self._process.stdin.write(b"\n")
+            self._process.stdin.flush()
 
     def _reap(self) -> int:
         if self._guard is not None:

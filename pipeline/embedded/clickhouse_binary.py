@@ -58,7 +58,7 @@ class ClickHouseBinary:
         config.write_text(_CONFIG.format(port=self.port, path=self._directory))
         name = Path(self._binary).name
         command = [self._binary, *(["server"] if name == "clickhouse" else []), "--config-file", str(config)]
-        self._child = Child(command, self._directory / "server.log")
+        self._child = Child(command, self._directory / "server.log", guarded=True)
         ends_at = time.monotonic() + START_S_MAX
         while not self._answers():
             if not self._child.running or time.monotonic() > ends_at:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import random
 import socket
+import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
 import lz4.frame
+import psutil
 import pytest
 
 from pipeline.embedded import codec
@@ -203,6 +206,26 @@ def test_a_child_stops_on_request_or_is_killed(tmp_path: Path, guarded: bool) ->
     polite.first_line(30)
     assert polite.stop(30) == -15
     assert polite.stop(30) == -15
+
+
+@pytest.mark.parametrize("died", ["before it is guarded", "while it is guarded"])
+def test_a_child_ends_with_an_owner_that_is_killed(tmp_path: Path, died: str) -> None:
+    """Killed before the guard was there, a demo left a worker behind (seen once, on a loaded machine)."""
+    dies = "child._guard = lambda pid: (print(pid, flush=True), os.kill(os.getpid(), 9))"
+    owner = f"""
+import os, pathlib
+from pipeline.embedded import child
+{dies if died == "before it is guarded" else ""}
+it = child.Child(["sleep", "60"], pathlib.Path({str(tmp_path / "log")!r}), guarded=True)
+print(it.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    found = subprocess.run([sys.executable, "-c", owner], capture_output=True, check=False, timeout=60)
+    assert found.returncode == -9, found.stderr
+    deadline_s = time.monotonic() + 20
+    while psutil.pid_exists(int(found.stdout)):
+        assert time.monotonic() < deadline_s, "it lives on"
+        time.sleep(0.02)
 
 
 def test_ports_of_servers_are_none_that_a_connection_may_be_given() -> None:
