@@ -317,6 +317,8 @@ class DeadLetters:
     def _arrived(self, letters: Sequence[DeadLetter], since_ms: int) -> set[tuple[Partition, int]]:
         """Which of these letters, given back with their fate unknown, are in the topic."""
         records = {_record(letter) for letter in letters}
+        # A letter carries the time of its sending, and the clock may have been set back since the first of them.
+        since_ms = min(since_ms, self._clock.wall_ms() - SKEW_MS)
         return (
             set(self._found(lambda partition, offset: (partition, offset) in records, since_ms)) if records else set()
         )

@@ -12,7 +12,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -114,6 +114,10 @@ class Membership:
         self._leaving = False
         self._rejoin_reason = ""
         """Why to leave and join again as soon as no callback is running; empty when there is no need."""
+        self._resends = kafka.Resends()
+        self._unsure: CommitDone | None = None
+        """Answered, but perhaps not for the last time."""
+        self._revoking = False
         self._polled_s = 0.0
         self._given_up_s: float | None = None
         """When librdkafka first gave up a client since the last assignment."""
@@ -166,13 +170,15 @@ class Membership:
             self._post(MembershipFault(PipelineStopped(f"membership: {type(error).__name__}: {error}")))
 
     def _join(self) -> Consumer:
-        properties = kafka.properties(self._config, "membership") | {"error_cb": self._on_error}
-        consumer = self._open_consumer(properties, logger=log)
+        callbacks = {"error_cb": self._on_error, "stats_cb": self._on_statistics}
+        consumer = self._open_consumer(kafka.properties(self._config, "membership") | callbacks, logger=log)
+        self._resends = kafka.Resends()
         self._polled_s = self._clock.monotonic_s()
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         return consumer
 
     def _close(self) -> None:
+        self._give_up_unsure()
         self._leaving = True
         if self._consumer is not None:
             self._consumer.close()
@@ -200,7 +206,9 @@ class Membership:
             return
         message = self._consumer.poll(POLL_WAIT_S)
         self._polled_s = self._clock.monotonic_s()
-        if message is not None and (error := message.error()) is not None:
+        if message is None:
+            self._resends.polled()
+        elif (error := message.error()) is not None:
             self._on_error(error)
         if self._fresh:
             self._look_up(self._fresh)
@@ -244,6 +252,7 @@ class Membership:
         log.info("assigned %d partitions", len(partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_up_unsure()
         leaving = frozenset(Partition(entry.topic, entry.partition) for entry in partitions)
         if not self._leaving:
             self._wait_for_drain(leaving)
@@ -253,6 +262,7 @@ class Membership:
         log.info("revoked %d partitions", len(partitions))
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_up_unsure()
         self._drop(consumer, partitions, frozenset(Partition(entry.topic, entry.partition) for entry in partitions))
         if not self._leaving:
             self._post(MembershipLost("the group went on without this worker"))
@@ -268,6 +278,11 @@ class Membership:
         """Lets declared batches finish and commit, for a bounded time. The heartbeat goes on by itself meanwhile."""
         self._may_go = frozenset()
         self._post(PartitionsRevoking(leaving))
+        self._revoking = True
+        self._serve_until_may_go(leaving)
+        self._revoking = False
+
+    def _serve_until_may_go(self, leaving: frozenset[Partition]) -> None:
         deadline_s = self._clock.monotonic_s() + self._config.revoke_drain_ms_max / 1000
         while not leaving <= self._may_go and not self._stopping.is_set() and not self._rejoin_reason:
             left_s = deadline_s - self._clock.monotonic_s()
@@ -299,7 +314,31 @@ class Membership:
         started_s = self._clock.monotonic_s()
         outcome, detail = self._try_commit(command)
         seconds = self._clock.monotonic_s() - started_s
-        self._post(CommitDone(command.number, outcome, seconds, detail))
+        done = CommitDone(command.number, outcome, seconds, detail)
+        once = self._resends.ended(seconds, accepted=outcome is CommitOutcome.ACCEPTED)
+        if once or outcome not in (CommitOutcome.ACCEPTED, CommitOutcome.REFUSED):
+            self._post(done)
+            return
+        self._unsure = done
+        if self._revoking:
+            # The counters come with a poll, and this is inside one.
+            self._give_up_unsure()
+
+    def _on_statistics(self, text: str) -> None:
+        answered = self._resends.told(text)
+        if answered is None or self._unsure is None:
+            return
+        if answered:
+            done, self._unsure = self._unsure, None
+            self._post(done)
+        else:
+            self._give_up_unsure()
+
+    def _give_up_unsure(self) -> None:
+        """A copy that librdkafka sent before may be stored after what is committed next: only a new generation forbids it."""
+        if self._unsure is not None:
+            done, self._unsure = self._unsure, None
+            self._post(replace(done, outcome=CommitOutcome.UNKNOWN, detail="it may have been sent more than once"))
 
     def _try_commit(self, command: Commit) -> tuple[CommitOutcome, str]:
         owned = all(self._epochs.get(p) == entry.epoch for p, entry in command.entries.items())

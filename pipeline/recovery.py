@@ -103,7 +103,7 @@ class Recovery:
         foreign = [p for p in sorted(reaches.keys() - command.partitions.keys()) if not self._dedup.reads(p)]
         for partition in [*command.partitions, *foreign]:
             self._dedup.open(partition)
-        self._window.rebuild(reaches.values())
+        self._window.rebuild(reaches.values(), [intent.spans for intent in command.intents])
         rows = 0
         for intent in command.intents:
             rows += self._finish(intent)

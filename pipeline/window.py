@@ -6,7 +6,7 @@ It fills the claim table and nothing else: it inserts no row, writes no dead let
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import spans as span_reader
@@ -54,10 +54,11 @@ class Window:
         self._clock = clock
         self._heartbeat = heartbeat
 
-    def rebuild(self, reaches: Iterable[Span]) -> int:
+    def rebuild(self, reaches: Iterable[Span], batches: Iterable[Sequence[Span]] = ()) -> int:
         """Claims the ids of the window before each of these stretches, and of the rows inside it. Returns the ids read.
 
-        Retries for as long as ClickHouse or Kafka is away.
+        `batches` are those inside the stretches that are not known to be stored, the oldest first. Retries for as long as
+        ClickHouse or Kafka is away.
         """
         if not self._dedup.enabled or self._config.rebuild == "cold":
             return 0
@@ -74,7 +75,7 @@ class Window:
                     ids += sum(self._from_table(target, reach) for reach in asked)
             else:
                 from_kafka += asked
-        ids += self._from_kafka(from_kafka)
+        ids += self._from_kafka(from_kafka, batches)
         log.info("window rebuilt: %d ids in %.2f s", ids, self._clock.monotonic_s() - started_s)
         return ids
 
@@ -143,7 +144,7 @@ class Window:
         doing = f"looking for the latest row of {target.table}"
         return int(self._ask(doing, latest_row_sql(target.table, reaches))[0][0])
 
-    def _from_kafka(self, reaches: Sequence[Span]) -> int:
+    def _from_kafka(self, reaches: Sequence[Span], batches: Iterable[Sequence[Span]]) -> int:
         """Decodes the records of the window again and keeps nothing but their claims."""
         if not reaches:
             return 0
@@ -162,6 +163,9 @@ class Window:
         # The last record is inside the window, so an answer beyond it means that the broker cannot search by time.
         found = {p: starts[p] if low[p] <= starts[p] < firsts[p] else low[p] for p in begun}
         spans = [Span(partition, found[partition], reach.next) for partition, reach in begun.items()]
+        return sum(self._claim(stage) for stage in in_order(spans, batches))
+
+    def _claim(self, spans: Sequence[Span]) -> int:
         ids = 0
         for records, first, cut in span_reader.read(self._open_source, spans, self._heartbeat):
             lane = self._lanes[records.partition.topic]
@@ -170,6 +174,24 @@ class Window:
             for target in lane.targets:
                 target.discard()
         return ids
+
+
+def in_order(spans: Sequence[Span], batches: Iterable[Sequence[Span]]) -> Iterator[list[Span]]:
+    """The spans in pieces, to be read one after another: what is before a batch, then what is inside it, then the next batch.
+
+    A later batch dropped copies for the sake of an earlier one, in whichever partitions they are. Read partition by
+    partition, the copy would have the claim.
+    """
+    at = {span.partition: span.first for span in spans}
+    end = {span.partition: span.next for span in spans}
+    for batch in batches:
+        for bounds in ([(p, first) for p, first, _ in batch], [(p, after) for p, _, after in batch]):
+            stops = {p: min(stop, end[p]) for p, stop in bounds if p in at}
+            if piece := [Span(p, at[p], stop) for p, stop in stops.items() if at[p] < stop]:
+                yield piece
+                at |= {span.partition: span.next for span in piece}
+    if rest := [Span(p, first, end[p]) for p, first in at.items() if first < end[p]]:
+        yield rest
 
 
 def _other_topic(partition: Partition, offset: int, why: str) -> str:

@@ -8,6 +8,7 @@ from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.commits import CommitOutcome, classify_commit
 from pipeline.kafka.inspection import Group, Inspection
 from pipeline.kafka.opening import Clients
+from pipeline.kafka.resends import Resends
 from pipeline.kafka.trouble import (
     ACCESS_CODES,
     CREDENTIAL_CODES,
@@ -28,6 +29,7 @@ __all__ = [
     "CommitOutcome",
     "Group",
     "Inspection",
+    "Resends",
     "Role",
     "Trouble",
     "Troubles",

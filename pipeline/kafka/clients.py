@@ -11,6 +11,7 @@ from pipeline.config import owned
 from pipeline.config.memory import FETCH_BYTES_MAX, SOURCE_QUEUE_BYTES_MAX
 from pipeline.config.schema import Kafka, Tls
 from pipeline.errors import Problem
+from pipeline.kafka.resends import RETRY_BACKOFF_MS, STATISTICS_MS
 
 Role = Literal["membership", "source", "producer", "admin"]
 Property = str | int | float | bool
@@ -111,6 +112,10 @@ def _membership(config: Kafka) -> dict[str, Property]:
         "max.poll.interval.ms": max(config.max_poll_interval_ms, config.session_timeout_ms),
         # A commit waits for its answer as long as any request does.
         "socket.timeout.ms": config.commit_timeout_ms,
+        # These three tell whether a commit was sent more than once.
+        "retry.backoff.ms": RETRY_BACKOFF_MS,
+        "retry.backoff.max.ms": 2 * RETRY_BACKOFF_MS,
+        "statistics.interval.ms": STATISTICS_MS,
         "queued.max.messages.kbytes": 1_024,
         "fetch.max.bytes": FETCH_BYTES_MAX,
     }

@@ -38,6 +38,7 @@ WIRES: Mapping[str, int] = {
     "half_open_clickhouse": 1,
     "commit_reply_lost": 4,
     "commit_late": 3,
+    "commit_sent_twice": 3,
     "commit_lost": 2,
     "insert_reply_lost": 5,
     "insert_late": 4,

@@ -21,7 +21,7 @@ _HEAD = struct.Struct(">ih")
 _API = {0: "produce", 1: "fetch", 8: "commit", 9: "committed", 11: "join", 12: "heartbeat", 14: "sync", 68: "heartbeat"}
 INSERT_MARK = b"insert_deduplication_token="
 
-Happening = Literal["lose_reply", "late", "cut", "half_open"]
+Happening = Literal["lose_reply", "late", "late_and_cut", "cut", "half_open"]
 
 
 class KafkaRequests:
@@ -109,9 +109,7 @@ class Link:
     def cut(self) -> None:
         """Both sides see a reset."""
         for writer in (self._client, self._server):
-            if not writer.transport.is_closing():
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-            writer.transport.abort()
+            _reset(writer)
 
     def _spring(self, request: str) -> None:
         for trap in list(self._proxy.traps):
@@ -129,11 +127,21 @@ class Link:
             loop.call_later(trap.seconds, self.cut)
         elif trap.happening == "late":
             self.hold_s = trap.seconds
+        elif trap.happening == "late_and_cut":
+            # The client may send it again at once, and be answered before this copy arrives.
+            self.hold_s, self.mute = trap.seconds, True
+            loop.call_soon(_reset, self._client)
         elif trap.happening == "half_open":
             self.dead = True
         else:
             self.dead = True
             loop.call_soon(self.cut)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    if not writer.transport.is_closing():
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    writer.transport.abort()
 
 
 class Proxy:

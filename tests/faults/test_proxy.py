@@ -107,6 +107,16 @@ def test_a_late_request_arrives_though_its_client_has_gone(network: Network, ech
     wait_until_heard(echo, b"token=1")
 
 
+def test_a_late_request_whose_connection_is_cut_arrives_all_the_same(network: Network, echo: Echo) -> None:
+    network.trap([CLICKHOUSE], "insert", "late_and_cut", 0.5)
+    with client(network) as one:
+        one.sendall(b"POST /?insert_deduplication_token=1")
+        with pytest.raises(ConnectionResetError):
+            one.recv(100)
+    assert echo.heard == b""
+    wait_until_heard(echo, b"token=1")
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_half_open_connection_says_nothing(network: Network, echo: Echo, silent: bool) -> None:
     network.silence(CLICKHOUSE, silent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.error
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -15,6 +15,15 @@ from tests.faults.stage import INSERT_TIMEOUT_S
 SPRING_S = 4.0
 """How long a trap waits for its request."""
 LATE_S_MAX = 5.0
+
+
+_SHOWN: Mapping[Happening, str] = {
+    "lose_reply": "reply lost",
+    "late": "late",
+    "late_and_cut": "late, connection cut",
+    "cut": "lost",
+    "half_open": "lost, half-open",
+}
 
 
 def cut_broker(scene: Scene, rng: Random) -> None:
@@ -51,6 +60,11 @@ def commit_reply_lost(scene: Scene, rng: Random) -> None:
 def commit_late(scene: Scene, rng: Random) -> None:
     """A commit arrives seconds later; by then the worker may be another member, or dead."""
     _trap(scene, scene.stage.servers.network.brokers, "commit", "late", rng.uniform(0.5, LATE_S_MAX))
+
+
+def commit_sent_twice(scene: Scene, rng: Random) -> None:
+    """The connection breaks, librdkafka sends the commit again, and the first copy arrives when it was answered already."""
+    _trap(scene, scene.stage.servers.network.brokers, "commit", "late_and_cut", rng.uniform(0.5, LATE_S_MAX))
 
 
 def commit_lost(scene: Scene, rng: Random) -> None:
@@ -154,7 +168,7 @@ def _trap(scene: Scene, names: Sequence[str], request: str, happening: Happening
         waited_s += 0.05
     scene.stage.servers.network.disarm(trap)
     if trap.sprung:
-        shown = {"lose_reply": "reply lost", "late": "late", "cut": "lost", "half_open": "lost, half-open"}[happening]
+        shown = _SHOWN[happening]
         scene.tally.add("network", f"{request} {shown}")
         scene.note(f"{request}: {shown} ({seconds:.2f} s)")
 

@@ -5,6 +5,7 @@ Everything that leaves a process goes through `Process.touch`, where it may be k
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -86,6 +87,10 @@ class SimConsumer:
         self._joined_after = -1
         """The generation in which it joined last: an assignment of that or an earlier one is void, as it is for librdkafka."""
         self.owned: frozenset[Place] = frozenset()
+        self._told_s = self._loop.now_s
+        self._sent = {"tx": 0, "rx": 0}
+        """Offset commits sent to the coordinator, and their answers; nothing else is counted."""
+        self._statistics: deque[str] = deque()
         machine.consumers.append(self)
 
     def subscribe(self, topics: list[str], on_assign: Any, on_revoke: Any, on_lost: Any) -> None:
@@ -136,8 +141,21 @@ class SimConsumer:
         self._poller = self._loop.current()
         if not self._events and timeout_s:
             self._loop.idle(timeout_s, POLL_S_MIN)
+        self._count()
+        while self._statistics and not self._closed:
+            self._conf["stats_cb"](self._statistics.popleft())
         while self._events and not self._closed:
             self._events.popleft()()
+
+    def _count(self, **more: int) -> None:
+        """Counts what goes out and comes in, once the statistics that were due before are made."""
+        interval_s = int(self._conf["statistics.interval.ms"]) / 1000
+        if self._loop.now_s >= self._told_s + interval_s:
+            self._told_s = self._loop.now_s
+            coordinator = {**self._sent, "waitresp_cnt": 0, "req": {"OffsetCommit": self._sent["tx"]}}
+            self._statistics.append(json.dumps({"brokers": {"GroupCoordinator": coordinator}}))
+        for name, number in more.items():
+            self._sent[name] += number
 
     def _join_again(self) -> None:
         if self.member_id and isinstance(self._group, ClassicGroup):
@@ -199,28 +217,36 @@ class SimConsumer:
             loop.sleep(loop.jitter(NETWORK_S))
             _raise(int(fault.code))
         answer: list[int] = []
-        way_s = loop.jitter(NETWORK_S) if fault.what != "late" else fault.seconds
+        way_s = loop.jitter(NETWORK_S) if fault.what not in ("late", "sent_twice") else fault.seconds
         caller = loop.current()
+        self._count(tx=1)
         # A declare that stands for some of its partitions only is beyond the promise (docs/decisions/0007).
         in_part = fault.what == "in_part" and not any(metadata for _, metadata in entries.values())
         refused = set(sorted(entries)[len(entries) // 2 :]) if in_part else set()
 
-        def arrive() -> None:
+        def arrive(*, answered: bool) -> None:
             stored = {place: entry for place, entry in entries.items() if place not in refused}
             code = self._group.commit(member_id, generation, stored)
             machine.trace("broker", f"commit of {member_id}@{generation}", stored, "refused" if code else "stored")
-            if fault.what not in ("reply_lost", "late"):
+            if answered:
                 answer.append(code)
                 loop.wake(caller, loop.jitter(2 * NETWORK_S))
 
         if fault.what != "request_lost":
-            loop.call_later(way_s, arrive)
+            loop.call_later(way_s, lambda: arrive(answered=fault.what not in ("reply_lost", "late", "sent_twice")))
+        if fault.what == "sent_twice":
+            # The connection broke; the first copy is worked off when the broker comes to it.
+            backoff_s = int(self._conf["retry.backoff.ms"]) / 1000
+            loop.sleep(loop.jitter(NETWORK_S) + backoff_s * (0.8 + 0.4 * loop.random()))
+            self._count(tx=1)
+            loop.call_later(loop.jitter(NETWORK_S), lambda: arrive(answered=True))
         deadline_s = loop.now_s + COMMIT_TIMEOUT_S
         while not answer and loop.now_s < deadline_s:
             loop.park(deadline_s - loop.now_s)
         machine.process.touch()
         if not answer:
             _raise(KafkaError._TIMED_OUT)
+        self._count(rx=1)
         if answer[0]:
             _raise(answer[0])
         error = KafkaError(int(fault.code)) if refused else None

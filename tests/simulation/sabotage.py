@@ -20,8 +20,10 @@ from pipeline.beyond import Beyond
 from pipeline.delivery import Delivery
 from pipeline.engine import Engine
 from pipeline.flow import Budget, Flow
+from pipeline.membership import Membership
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
+from pipeline.window import Window
 from tests.simulation.runner import explain_schedule, quiet, try_seed
 from tests.simulation.schedule import draw
 from tests.simulation.shrink import shrink
@@ -58,6 +60,9 @@ FIXES = {
         "(span for intent in intents for span in intent.spans)",
         "(s for i in intents for s in i.spans if s.partition in positions or not self._dedup.reads(s.partition))",
     ),
+    "what is declared has its claims in the order of the batches": Sabotage(
+        Window, "_from_kafka", "in_order(spans, batches)", "[spans]"
+    ),
     "rows left out are left out again": Sabotage(Flow, "_discard", " and position >= beyond.end", ""),
     "rows left out are looked for as far as reading goes": Sabotage(
         Beyond, "left_out", " or min(next_offset, self.end) > self._page.next", ""
@@ -71,6 +76,9 @@ FIXES = {
     ),
     "rows of an insert that was repeated are looked up": Sabotage(
         Sink, "_put", "at_once or not self._keeps_tokens_first(write.table)", "True"
+    ),
+    "a commit that was sent twice ends the membership": Sabotage(
+        Membership, "_commit", "once or outcome not in (CommitOutcome.ACCEPTED, CommitOutcome.REFUSED)", "True"
     ),
     "nothing is read while the bytes in flight are used up": Sabotage(
         Budget, "used_up", "self.nbytes >= limits.bytes_in_flight_max", "False"

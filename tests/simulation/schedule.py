@@ -221,8 +221,8 @@ def _restarts(rng: Random, workers: int) -> list[Fault]:
 def _commits(rng: Random, workers: int) -> list[Fault]:
     found = []
     for _ in range(rng.randint(1, 5)):
-        what = rng.choice(("request_lost", "reply_lost", "late", "refused", "in_part"))
-        seconds = rng.uniform(0.5, 20) if what == "late" else 0.0
+        what = rng.choice(("request_lost", "reply_lost", "late", "refused", "in_part", "sent_twice"))
+        seconds = rng.uniform(0.5, 20) if what == "late" else rng.uniform(0.0, 4.0) if what == "sent_twice" else 0.0
         code = {"refused": rng.choice(REFUSALS), "in_part": UNKNOWN_TOPIC}.get(what, 0)
         found.append(Fault("commit", rng.randint(1, 25), what, seconds, code))
     found += [Fault("committed", rng.randint(1, 8), "no answer")] if rng.random() < 0.3 else []

@@ -1,12 +1,15 @@
-"""The form of dead letters and the limit on the share of rejects; nothing here talks to Kafka."""
+"""The form of dead letters, since when they are looked for, and the limit on the share of rejects; nothing talks to Kafka."""
 
 from __future__ import annotations
 
 import random
+from typing import Any, cast
 
 import pytest
 
-from pipeline.deadletter import RatioLimit
+from pipeline.clock import ManualClock
+from pipeline.config.schema import Kafka
+from pipeline.deadletter import SKEW_MS, DeadLetters, RatioLimit
 from pipeline.errors import RejectLimitExceeded
 from pipeline.letter import POINTER_KEY_BYTES_MAX, message, pointer, record_of
 from pipeline.types import DeadLetter, Headers, Partition, Reject, RejectCode, Stage
@@ -98,6 +101,23 @@ def test_other_messages_are_passed_over(broken: str) -> None:
     assert record_of([(name, value) for name, value in headers if name != f"penstock-{broken}"], "pipe") is None
     assert record_of(None, "pipe") is None
     assert record_of([], "pipe") is None
+
+
+@pytest.mark.parametrize(("moved_s", "looked_back_s"), [(60, 0), (-3_600, 3_600)])
+def test_a_letter_is_looked_for_from_the_earlier_time_when_the_clock_was_set(
+    monkeypatch: pytest.MonkeyPatch, moved_s: int, looked_back_s: int
+) -> None:
+    """It carries the time of its sending, which may be before that of the first attempt (found by the simulation)."""
+    clock, since = ManualClock(), list[int]()
+    config, nothing = Kafka(brokers="127.0.0.1:1", group="g"), cast("Any", None)
+    letters = DeadLetters(
+        config, "dead", clock, nothing, pipeline="shop", stopping=nothing, random=nothing, clients=nothing
+    )
+    monkeypatch.setattr(letters, "_found", lambda wanted, since_ms: since.append(since_ms) or {})
+    begun_ms = clock.wall_ms() - SKEW_MS
+    clock.advance(moved_s)
+    assert letters._arrived([letter()], begun_ms) == set()
+    assert since == [begun_ms - looked_back_s * 1000]
 
 
 def test_the_ratio_is_that_of_the_last_records() -> None:

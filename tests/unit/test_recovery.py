@@ -15,6 +15,7 @@ from pipeline.dedup import Dedup
 from pipeline.intent import Intent
 from pipeline.recovery import Recovery
 from pipeline.types import Partition, Span
+from pipeline.window import in_order
 
 NEW = 1
 A, B, C, D = (Partition("t", number) for number in range(4))
@@ -38,9 +39,10 @@ class Finished(Recovery):
 class NoWindow:
     def __init__(self) -> None:
         self.reaches: list[Span] = []
+        self.batches: list[Sequence[Span]] = []
 
-    def rebuild(self, reaches: Iterable[Span]) -> int:
-        self.reaches = list(reaches)
+    def rebuild(self, reaches: Iterable[Span], batches: Iterable[Sequence[Span]]) -> int:
+        self.reaches, self.batches = list(reaches), list(batches)
         return 0
 
     def check_origin(self, stored: Any) -> None:
@@ -108,6 +110,26 @@ def test_the_window_reaches_over_what_was_finished_between_two_declared_batches(
     recovery.prepare(Prepare({A: Assigned(1, 0, "")}, intents))
     window = cast("NoWindow", recovery._window)
     assert sorted(window.reaches) == [Span(A, 0, 2), Span(B, 3, 9)]
+    assert window.batches == list(batches)
+
+
+def test_what_is_read_for_the_window_is_read_in_the_order_of_the_batches() -> None:
+    """A later batch has dropped copies for the sake of an earlier one, also in a partition that is read first."""
+    batches = (
+        [Span(B, 6, 8), Span(C, 0, 2)],
+        [Span(A, 2, 4), Span(B, 9, 12)],
+        [Span(A, 4, 6), Span(D, 1, 2)],  # A's is where reading begins; nothing is asked for D.
+    )
+    asked = [Span(A, 0, 5), Span(B, 3, 10), Span(C, 0, 7)]
+    assert list(in_order(asked, batches)) == [
+        [Span(B, 3, 6)],
+        [Span(B, 6, 8), Span(C, 0, 2)],
+        [Span(A, 0, 2), Span(B, 8, 9)],
+        [Span(A, 2, 4), Span(B, 9, 10)],
+        [Span(A, 4, 5)],
+        [Span(C, 2, 7)],
+    ]
+    assert list(in_order(asked, ())) == [asked]
 
 
 def test_the_claims_of_a_partition_that_is_read_go_back_to_the_window_before_an_older_batch() -> None:
