@@ -88,6 +88,7 @@ cdef struct Value:
 cdef struct Field:
     const uint8_t *name     # borrowed: the name, `":`, zeros up to a whole 16 bytes
     uint32_t name_nbytes    # of the name alone
+    uint32_t number         # its index in the object
     const uint8_t *packed   # borrowed: the key as MessagePack's shortest text, zeros up to a whole 16 bytes
     uint32_t packed_nbytes
     int32_t column          # index among the filled columns; -1 for none

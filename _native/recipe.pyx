@@ -79,6 +79,7 @@ cdef class Recipe:
             self.problems.append(f"{path}: it has more than {FIELDS_MAX} fields")
             self.usable = False
         for index in range(object.count):
+            object.fields[index].number = <uint32_t>index
             self.build_field(&object.fields[index], fields[index], nested, f"{path}.{fields[index].name}")
         return 0
 

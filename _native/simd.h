@@ -115,7 +115,38 @@ static inline uint64_t penstock_hex8(uint64_t text, uint64_t *bad) {
     return (nibbles | (nibbles >> 16)) & UINT64_C(0xffffffff);
 }
 
+#ifdef PENSTOCK_SSE2
+/* The values of 16 hexadecimal digits, each pair in the low byte of 2 bytes; bits of `*good` are those of true digits. */
+static inline __m128i penstock_hex16(__m128i text, int *good) {
+    const __m128i nine = _mm_set1_epi8(9), five = _mm_set1_epi8(5);
+    __m128i digit = _mm_sub_epi8(text, _mm_set1_epi8('0'));
+    __m128i letter = _mm_sub_epi8(_mm_or_si128(text, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
+    __m128i is_digit = _mm_cmpeq_epi8(_mm_min_epu8(digit, nine), digit);
+    __m128i is_letter = _mm_cmpeq_epi8(_mm_min_epu8(letter, five), letter);
+    __m128i nibbles = _mm_or_si128(
+        _mm_and_si128(digit, is_digit), _mm_and_si128(_mm_add_epi8(letter, _mm_set1_epi8(10)), is_letter));
+    *good = _mm_movemask_epi8(_mm_or_si128(is_digit, is_letter));
+    nibbles = _mm_or_si128(_mm_slli_epi16(nibbles, 4), _mm_srli_epi16(nibbles, 8));
+    return _mm_and_si128(nibbles, _mm_set1_epi16(0xff));
+}
+
 /* The UUID in 36 characters with dashes, as its two UInt64 halves, the high one first; 0 for any other text. */
+static inline int penstock_uuid(const uint8_t *text, uint64_t *halves) {
+    uint32_t part[4];
+    int high, low;
+    memcpy(&part[0], text + 9, 4), memcpy(&part[1], text + 14, 4);
+    memcpy(&part[2], text + 19, 4), memcpy(&part[3], text + 24, 4);
+    __m128i first = _mm_set_epi64x((int64_t)(part[0] | (uint64_t)part[1] << 32), (int64_t)penstock_load8(text));
+    __m128i last = _mm_set_epi64x((int64_t)penstock_load8(text + 28), (int64_t)(part[2] | (uint64_t)part[3] << 32));
+    first = penstock_hex16(first, &high);
+    last = penstock_hex16(last, &low);
+    _mm_storeu_si128((__m128i *)halves, _mm_packus_epi16(first, last));
+    halves[0] = __builtin_bswap64(halves[0]);
+    halves[1] = __builtin_bswap64(halves[1]);
+    return (high & low) == 0xffff && text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-';
+}
+#else
+/* The same without SSE2. */
 static inline int penstock_uuid(const uint8_t *text, uint64_t *halves) {
     uint64_t words[4], bad = 0;
     uint32_t part[4];
@@ -130,6 +161,7 @@ static inline int penstock_uuid(const uint8_t *text, uint64_t *halves) {
     halves[1] = __builtin_bswap64(words[2] | words[3] << 32);
     return bad == 0;
 }
+#endif
 
 /* memcpy of few bytes between places with 16 readable and writable bytes for each 16 begun. */
 static inline void penstock_copy(uint8_t *to, const uint8_t *from, size_t length) {

@@ -8,11 +8,11 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from _native.buffer cimport buffer_bytes, buffer_string, buffer_word
-from _native.fields cimport find_field
+from _native.fields cimport search_field
 from _native.json_number cimport Numeral, read_number, to_double, to_int64
 from _native.json_scan cimport (
     CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, LETTER_F, LETTER_N, LETTER_T, MINUS, NINE, OPEN_ARRAY, OPEN_OBJECT, QUOTE,
-    ZERO, Text, put_padded_string, read_literal, read_string, read_uuid, skip_space, skip_value,
+    ZERO, Text, put_padded_string, read_literal, read_string, read_uuid, same_bytes, skip_space, skip_value,
 )
 from _native.json_text cimport store_json
 from _native.node cimport Node, node_zero
@@ -41,8 +41,9 @@ cdef bint take_record(Work *work, const Object *object, Node *nodes, size_t nbyt
 cdef const uint8_t *take_fields(
     Work *work, const Object *object, Node *nodes, const uint8_t *at, uint8_t *seen, size_t *found
 ) except? NULL nogil:
+    cdef const Field *end = &object.fields[object.count]
+    cdef const Field *expected = object.fields
     cdef const Field *field
-    cdef size_t next = 0
     cdef size_t index
     cdef size_t count = 0
     found[0] = 0
@@ -50,23 +51,32 @@ cdef const uint8_t *take_fields(
     if at[0] == CLOSE_OBJECT:
         return at + 1
     while True:
-        at = find_field(object, next, at, &index)
-        if at == NULL:
+        if at[0] != QUOTE:
             return NULL
-        if index == object.count:
+        field = expected
+        if field != end and same_bytes(at + 1, field.name, field.name_nbytes + 2):
+            at = skip_space(at + 3 + field.name_nbytes)
+        else:
+            at = search_field(object, expected - object.fields, at + 1, &index)
+            if at == NULL:
+                return NULL
+            field = &object.fields[index]
+        if field == end:
             at = NULL if object.forbid_unknown else skip_value(at, 1)
         else:
-            if seen[index]:
+            if seen[field.number]:
                 return NULL
-            seen[index] = 1
+            seen[field.number] = 1
             count += 1
-            next = index + 1
-            field = &object.fields[index]
+            expected = field + 1
             if field.is_key:
                 work.key_at = at
             at = take_value(work, &field.value, &nodes[field.column] if field.column >= 0 else NULL, at)
         if at == NULL:
             return NULL
+        if at[0] == COMMA and at[1] == QUOTE:
+            at += 1
+            continue
         at = skip_space(at)
         if at[0] == CLOSE_OBJECT:
             found[0] = count
