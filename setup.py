@@ -1,6 +1,6 @@
 """Build of the compiled core.
 
-PENSTOCK_DEBUG=1      bounds, None and overflow checks, C assertions, no optimisation
+PENSTOCK_DEBUG=1      bounds, None and overflow checks, C assertions, no optimisation; scans as on machines without SSE2
 PENSTOCK_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (implies debug information)
 
 Either one generates its C files under build/, so that the normal build's stay as they are; `make debug` and
@@ -17,7 +17,7 @@ from setuptools import Extension, setup
 DEBUG = os.environ.get("PENSTOCK_DEBUG") == "1"
 SANITIZE = os.environ.get("PENSTOCK_SANITIZE") == "1"
 
-compile_args = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O1"] if SANITIZE else ["-O3"]
+compile_args = ["-O0", "-g", "-UNDEBUG", "-DPENSTOCK_PORTABLE"] if DEBUG else ["-O1"] if SANITIZE else ["-O3"]
 link_args: list[str] = []
 if SANITIZE:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
