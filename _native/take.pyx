@@ -44,6 +44,7 @@ cdef const uint8_t *take_fields(
     cdef const Field *end = &object.fields[object.count]
     cdef const Field *expected = object.fields
     cdef const Field *field
+    cdef size_t next = 0    # the number of the one expected
     cdef size_t index
     cdef size_t count = 0
     found[0] = 0
@@ -57,7 +58,7 @@ cdef const uint8_t *take_fields(
         if field != end and same_bytes(at + 1, field.name, field.name_nbytes + 2):
             at = skip_space(at + 3 + field.name_nbytes)
         else:
-            at = search_field(object, expected - object.fields, at + 1, &index)
+            at = search_field(object, next, at + 1, &index)
             if at == NULL:
                 return NULL
             field = &object.fields[index]
@@ -69,6 +70,7 @@ cdef const uint8_t *take_fields(
             seen[field.number] = 1
             count += 1
             expected = field + 1
+            next = field.number + 1
             if field.is_key:
                 work.key_at = at
             at = take_value(work, &field.value, &nodes[field.column] if field.column >= 0 else NULL, at)
