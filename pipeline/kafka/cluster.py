@@ -38,6 +38,9 @@ RETRY_S = 0.1
 _MOVING = frozenset(
     {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
 )
+_OLD_EPOCH = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH})
+"""A partition has another leader epoch than librdkafka remembers. Its questions for offsets do not make it look again: all of
+them would fail until it does so by itself, after five minutes (`topic.metadata.refresh.interval.ms`)."""
 
 
 class Cluster:
@@ -53,12 +56,15 @@ class Cluster:
         self._troubles = Troubles()
         if problems := refused_properties(config):
             raise ConfigurationError(problems)
-        conf: dict[str, Any] = {**properties(config, "admin"), "error_cb": self._troubles}
-        self._admin = AdminClient(conf, logger=logger)
         self._logger = logger
+        self._admin = self._new_admin()
         self._lock = threading.Lock()
         self._consumer: Consumer | None = None
         """Never subscribes, so it never joins: it only asks what the group has committed."""
+
+    def _new_admin(self) -> AdminClient:
+        conf: dict[str, Any] = {**properties(self._config, "admin"), "error_cb": self._troubles}
+        return AdminClient(conf, logger=self._logger)
 
     def wait(self, deadline_s: float) -> None:
         """Returns when a broker has answered; raises `DependencyDown` with the cause otherwise."""
@@ -175,10 +181,15 @@ class Cluster:
         request = {TopicPartition(partition.topic, partition.number): spec for partition, spec in wanted.items()}
         with self._explained():
             futures = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=self._timeout_s)
-            found = {
-                Partition(asked.topic, asked.partition): int(self._result(future).offset)
-                for asked, future in futures.items()
-            }
+            try:
+                found = {
+                    Partition(asked.topic, asked.partition): int(self._result(future).offset)
+                    for asked, future in futures.items()
+                }
+            except KafkaException as exception:
+                if exception.args[0].code() in _OLD_EPOCH:
+                    self._admin = self._new_admin()
+                raise
             if OFFSET_INVALID in found.values():
                 # A question that ran out of time ends in success; taken for "none so late", it would skip the partition.
                 raise TimeoutError

@@ -270,6 +270,23 @@ def test_offsets_that_nobody_gave_in_time_are_no_offsets(mock_kafka: MockKafka) 
     cluster.close()
 
 
+@pytest.mark.parametrize(
+    ("code", "forgotten"), [(KafkaError.FENCED_LEADER_EPOCH, True), (KafkaError.NOT_LEADER_FOR_PARTITION, False)]
+)
+def test_an_old_leader_epoch_is_forgotten(mock_kafka: MockKafka, code: int, forgotten: bool) -> None:
+    """librdkafka asks with it for five minutes, in vain (seen in the fault suite); of a moved leader it learns by itself."""
+    mock_kafka.create_topic("t", 1)
+    place = Partition("t", 0)
+    cluster = Cluster(Kafka(brokers=mock_kafka.bootstrap, group="g"))
+    before = cluster._admin
+    mock_kafka.push_request_errors(ApiKey.LIST_OFFSETS, [code])
+    with pytest.raises(DependencyDown):
+        cluster.watermarks([place])
+    assert (cluster._admin is not before) == forgotten
+    assert cluster.watermarks([place]) == {place: (0, 0)}
+    cluster.close()
+
+
 def test_a_member_learns_of_a_rebalance_within_a_second() -> None:
     def interval_ms(**options: Any) -> Any:
         return properties(Kafka(brokers=NOWHERE, group="g", **options), "membership").get("heartbeat.interval.ms")
