@@ -149,8 +149,8 @@ class SimConsumer:
 
     def _count(self, **more: int) -> None:
         """Counts what goes out and comes in, once the statistics that were due before are made."""
-        interval_s = int(self._conf["statistics.interval.ms"]) / 1000
-        if self._loop.now_s >= self._told_s + interval_s:
+        interval_s = int(self._conf.get("statistics.interval.ms", 0)) / 1000
+        if interval_s and self._loop.now_s >= self._told_s + interval_s:
             self._told_s = self._loop.now_s
             coordinator = {**self._sent, "waitresp_cnt": 0, "req": {"OffsetCommit": self._sent["tx"]}}
             self._statistics.append(json.dumps({"brokers": {"GroupCoordinator": coordinator}}))
