@@ -21,7 +21,7 @@ demo: build
 # Most of a test's time is waiting, so four files run at a time, the longest first (tests/order.py). JOBS=0: one process.
 JOBS ?= 4
 test: build
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 2
 
 # Three real brokers, ClickHouse's engine, three workers, and faults of all of them drawn from a seed. MINUTES=5 SEED=7
 # PROTOCOL=classic|consumer; ARGS="--keep DIR" and more: see `python -m tests.faults --help`.
@@ -45,7 +45,7 @@ SANITIZED = PENSTOCK_NATIVE_BUILD=build/sanitize PYTHONPATH=build/sanitize:. PYT
 	LD_PRELOAD=$$($${CC:-cc} -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 sanitize: build
 	PENSTOCK_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib build/sanitize --build-temp build/sanitize-o
-	$(SANITIZED) $(BIN)/pytest -p _native --timeout 1200 $(NATIVE_TESTS)
+	$(SANITIZED) $(BIN)/pytest -p _native --timeout 1200 -o faulthandler_timeout=1260 $(NATIVE_TESTS)
 	$(SANITIZED) $(BIN)/python -P -m tests.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),1)
 
 # Both lanes compared on random contracts and records. MINUTES and SEED may be given; a difference is printed small.
