@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import psutil
 import pytest
 
 from pipeline.demo import Options, Result, run
+from tests.integration.harness import wait_until
 
 if TYPE_CHECKING:
     from pipeline.embedded.apache_kafka import ApacheKafka
@@ -64,15 +64,15 @@ def started_for(directory: Path) -> list[str]:
     return found
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
+def two_workers(directory: Path) -> None:
+    def running() -> bool:
+        return sum("pipeline run" in line for line in started_for(directory)) >= 2
+
+    wait_until(running, 60.0, "two workers")
 
 
 def nothing_left(directory: Path) -> None:
-    wait_for(lambda: not started_for(directory), 5.0)
+    wait_until(lambda: not started_for(directory), 5.0, "no process left")
     assert list(directory.iterdir()) == []
 
 
@@ -102,7 +102,7 @@ def test_exact_after_kills(words: list[str], seed: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_demo_leaves_nothing(number: int, code: int, tmp_path: Path) -> None:
     demo = start(tmp_path, "--events", "2000000", "--kill", "1")
-    wait_for(lambda: sum("pipeline run" in line for line in started_for(tmp_path)) >= 2, 60.0)
+    two_workers(tmp_path)
     time.sleep(1.0)
     demo.send_signal(number)
     demo.communicate(timeout=30)
@@ -112,14 +112,11 @@ def test_an_interrupted_demo_leaves_nothing(number: int, code: int, tmp_path: Pa
 
 def test_a_killed_demo_leaves_no_process(tmp_path: Path) -> None:
     demo = start(tmp_path, "--events", "2000000", "--kill", "0")
-    wait_for(lambda: sum("pipeline run" in line for line in started_for(tmp_path)) >= 2, 60.0)
+    two_workers(tmp_path)
     demo.kill()
     demo.communicate(timeout=30)
     # The engine lets requests end first, for up to 20 s.
-    deadline_s = time.monotonic() + 60.0
-    while left := started_for(tmp_path):
-        assert time.monotonic() < deadline_s, left
-        time.sleep(0.05)
+    wait_until(lambda: not started_for(tmp_path), 60.0, "no process left")
 
 
 def test_what_is_kept_can_be_looked_at(seed: int, tmp_path: Path) -> None:
@@ -157,7 +154,7 @@ def test_exact_on_apache_kafka_while_worker_and_broker_are_killed(
     events = 200_000
 
     def kill_broker() -> None:
-        wait_for(lambda: narrator.reached > events // 5 or ended.is_set(), 120)
+        wait_until(lambda: narrator.reached > events // 5 or ended.is_set(), 120, "a fifth of the events")
         apache_kafka.kill()
         time.sleep(1.0)
         apache_kafka.start()

@@ -165,10 +165,7 @@ def test_it_does_not_outlive_its_owner(needs_apache_kafka: None, tmp_path: Path)
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
         owner.kill()
-    deadline_s = time.monotonic() + 20
-    while not gone(pid) and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-    assert gone(pid)
+    wait_until(lambda: gone(pid), 20, "the broker ends")
 
 
 def test_missing_java_or_registry_is_a_reason_and_in_ci_an_error(

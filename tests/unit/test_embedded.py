@@ -7,7 +7,6 @@ import random
 import socket
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from pipeline.embedded.child import Child, StartFailed
 from pipeline.embedded.faults import Fault, Faults
 from pipeline.embedded.ports import free_ports
 from pipeline.embedded.sql import Kind, SqlError, is_insert, is_select, split
+from tests.integration.harness import wait_until
 
 
 @pytest.mark.parametrize(
@@ -222,10 +222,7 @@ os.kill(os.getpid(), 9)
 """
     found = subprocess.run([sys.executable, "-c", owner], capture_output=True, check=False, timeout=60)
     assert found.returncode == -9, found.stderr
-    deadline_s = time.monotonic() + 20
-    while psutil.pid_exists(int(found.stdout)):
-        assert time.monotonic() < deadline_s, "it lives on"
-        time.sleep(0.02)
+    wait_until(lambda: not psutil.pid_exists(int(found.stdout)), 20, "the child ends")
 
 
 def test_ports_of_servers_are_none_that_a_connection_may_be_given() -> None:
