@@ -17,15 +17,29 @@ PAGE_OFFSETS = 200_000
 
 
 class Beyond:
-    """Of one partition. Used by the data-plane thread only. `ask` gives the offsets inside a span that have rows."""
+    """Of one partition. Used by the data-plane thread only.
+
+    `ask` gives the offsets inside a span that have rows. `claim` claims their ids and those of the rows for a window after it,
+    and gives the offset after the last one.
+    """
 
     page_offsets = PAGE_OFFSETS
 
-    def __init__(self, partition: Partition, end: int, letters: frozenset[int], ask: Callable[[Span], Ranges]) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        end: int,
+        letters: frozenset[int],
+        ask: Callable[[Span], Ranges],
+        claim: Callable[[Span], int],
+    ) -> None:
         self.end = end
         """The offset after the last row or letter there."""
         self._letters = sorted(letters)
         self._ask = ask
+        self._claim = claim
+        self._claimed = 0
+        """Every row before this offset is claimed."""
         self._page = Span(partition, 0, 0)
         self._stored = Ranges(())
 
@@ -35,6 +49,7 @@ class Beyond:
             return None
         if first < self._page.first or min(next_offset, self.end) > self._page.next:
             page = Span(self._page.partition, first, max(next_offset, first + self.page_offsets))
+            self._claimed = max(page.next, self._claim(page._replace(first=max(first, self._claimed))))
             self._stored = self._ask(page)
             self._page = page
         letters = frozenset(self._letters[bisect_left(self._letters, first) : bisect_left(self._letters, next_offset)])

@@ -26,6 +26,7 @@ as many, so that those that end because they are full take no place from these."
 OUTAGE_MS = 120_000
 """Claims are kept for so long beyond the window: a partition at its end, for which the window does not wait, may fall behind
 the others while its leader is away."""
+OFFSET_MAX = 2**63 - 1
 KEY = "@key"
 HEADER = "@header:"
 
@@ -222,6 +223,20 @@ class Dedup:
         if partition in self._awaited:
             self._awaited[partition] = True
         return self.claims.restore(rows, key_types, {partition.number: self._slots[partition]}, domain)
+
+    def restore_stored(
+        self, rows: bytes, key_types: Sequence[str], partitions: Sequence[Partition], domain: bytes
+    ) -> None:
+        """The same for rows that may be beyond the positions. They are stored, so no end of a reading makes them void."""
+        if self.claims is None:
+            return
+        slots = {}
+        for partition in partitions:
+            identity = self._identities.setdefault(partition, len(self._identities))
+            slots[partition.number] = self.claims.open_slot(identity)
+        self.claims.restore(rows, key_types, slots, domain)
+        for slot in slots.values():
+            self.claims.freeze_slot(slot, OFFSET_MAX)
 
 
 def domain(topic: str, table: str) -> bytes:

@@ -18,7 +18,7 @@ from pipeline.clock import Clock
 from pipeline.commands import Prepare
 from pipeline.config.schema import Batch as BatchLimits
 from pipeline.deadletter import DeadLetters
-from pipeline.dedup import Dedup
+from pipeline.dedup import OFFSET_MAX, Dedup
 from pipeline.delivery import Delivery
 from pipeline.errors import PipelineStopped
 from pipeline.intent import Intent
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 LOOKS_MAX = 5
 """How often rows are looked for again after an insert before the table is taken for one that does not keep them."""
-OFFSET_MAX = 2**63 - 1
 ORIGIN_OFFSETS = 1_000
 Written = dict[tuple[Partition, int], str]
 _NONE = Ranges(())
@@ -150,8 +149,7 @@ class Recovery:
         for look in range(LOOKS_MAX):
             whole = self._sent_whole(intent) if look == 0 else frozenset[str]()
             stored = self._stored(intent.spans, whole)
-            if look == 0:
-                self._claim(intent.spans, stored)
+            self._claim(intent.spans, stored)
             batch = self._read_again(intent.spans, stored, written)
             sealed = batch.seal("recovery", 0, self._clock.monotonic_s())
             refused = self._delivery.deliver(
@@ -262,10 +260,20 @@ class Recovery:
     def _claim(self, spans: Sequence[Span], stored: Mapping[Partition, Ranges]) -> None:
         """Claims the ids of rows that are stored and therefore left out, so that copies of them are recognised.
 
-        The window has them only if it is rebuilt from the table, and if they were there already at that time.
+        Rows that another worker has written since we looked last take the claims over from the records that would have become
+        rows here.
         """
+        topics = {span.partition.topic for span in spans} if self._dedup.enabled else ()
+        for topic in sorted(topics):
+            mine = [span for span in spans if span.partition.topic == topic]
+            if self._window.has_ids(topic):
+                self._window.claim_stored(topic, mine)
+            else:
+                self._claim_from_kafka(mine, stored)
+
+    def _claim_from_kafka(self, spans: Sequence[Span], stored: Mapping[Partition, Ranges]) -> None:
         mine = [span for span in spans if stored.get(span.partition, _NONE).end]
-        if not self._dedup.enabled or not mine:
+        if not mine:
             return
         for records, first, cut in span_reader.read(self._open_source, mine, self._heartbeat):
             self.claim(records, first, cut, stored[records.partition])
@@ -306,7 +314,7 @@ class Recovery:
         for partition in positions.keys() & (extents.keys() | letters.keys()):
             offsets = frozenset(letters.get(partition, ()))
             end = max(extents.get(partition, (0, 0))[1], max(offsets, default=-1) + 1)
-            beyond[partition] = Beyond(partition, end, offsets, self._stored_of)
+            beyond[partition] = Beyond(partition, end, offsets, self._stored_of, self._claim_beyond)
         return beyond
 
     def _extents(self, spans: Sequence[Span]) -> dict[Partition, tuple[int, int]]:
@@ -321,6 +329,10 @@ class Recovery:
 
     def _stored_of(self, span: Span) -> Ranges:
         return self._stored([span]).get(span.partition, _NONE)
+
+    def _claim_beyond(self, span: Span) -> int:
+        topic = span.partition.topic
+        return self._window.claim_stored(topic, [span]) if self._dedup.enabled and self._window.has_ids(topic) else 0
 
     def _look_until(self, partition: Partition, position: int) -> int:
         """How far rows beyond a position are looked for: in a bounded reading, to know whether they are of this topic."""

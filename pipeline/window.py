@@ -14,7 +14,7 @@ from pipeline.clickhouse import ClickHouse, literal, quote, quote_table
 from pipeline.clock import Clock
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, Target
-from pipeline.dedup import Dedup, domain
+from pipeline.dedup import OFFSET_MAX, Dedup, domain
 from pipeline.errors import PipelineStopped
 from pipeline.lane import Lane
 from pipeline.offsets import Offsets
@@ -69,7 +69,7 @@ class Window:
         for reach in reaches:
             by_topic.setdefault(reach.partition.topic, []).append(reach)
         for topic, asked in sorted(by_topic.items()):
-            if self._is_read_from_tables(topic):
+            if self._config.rebuild == "clickhouse" and self.has_ids(topic):
                 for target in self._contracts[topic].tables.values():
                     self._dedup.held_until(self._latest_ms(target, asked))
                     ids += sum(self._from_table(target, reach) for reach in asked)
@@ -118,26 +118,49 @@ class Window:
     def _ask(self, doing: str, sql: str) -> Sequence[Sequence[Any]]:
         return self._sink.patiently(doing, lambda: self._clickhouse.query_rows(sql, doing=doing))
 
-    def _is_read_from_tables(self, topic: str) -> bool:
+    def has_ids(self, topic: str) -> bool:
+        """Whether the tables of a topic tell the event ids of their rows."""
         targets = self._contracts[topic].tables.values()
-        with_lineage = all(self._sink.has_lineage(target.table) for target in targets)
-        return self._config.rebuild == "clickhouse" and self._dedup.key_is_column and with_lineage
+        return self._dedup.key_is_column and all(self._sink.has_lineage(target.table) for target in targets)
+
+    def claim_stored(self, topic: str, spans: Sequence[Span]) -> int:
+        """Claims the ids of the rows that are stored inside these spans of one topic, and for a window after each.
+
+        A record there that has no row may have been dropped as a copy of one that is not known here any more. A later copy
+        that has the row must find it dropped again. Gives the offset after the last row claimed; 0 when there is none.
+        """
+        end = 0
+        for target in self._contracts[topic].tables.values():
+            doing = f"looking for later rows of {target.table}"
+            later_ms = {
+                int(number): int(time_ms) for number, time_ms in self._ask(doing, later_row_sql(target.table, spans))
+            }
+            until_ms = {number: time_ms + self._config.window_s * 1000 for number, time_ms in later_ms.items()}
+            latest_ms = self._latest_ms(target, [span._replace(next=OFFSET_MAX) for span in spans])
+            self._dedup.held_until(min(latest_ms, max(until_ms.values(), default=latest_ms)))
+            sql = stored_ids_sql(target.table, target.key_columns, spans, until_ms, self._config.ids_max)
+            rows = self._ids_of(target, sql)
+            self._dedup.restore_stored(
+                rows, _layout(target), [span.partition for span in spans], domain(topic, target.table)
+            )
+            end = max(end, last_offset(rows) + 1)
+        return end
 
     def _from_table(self, target: Target, reach: Span) -> int:
         """Claims (key, partition, offset) of the rows whose record time is within the window before the reach, or later."""
         partition = reach.partition
-        types = {column.name: column.type for column in target.columns}
-        layout = [types[name] for name in target.key_columns]
-        sql = recent_ids_sql(target.table, target.key_columns, reach, self._config)
+        rows = self._ids_of(target, recent_ids_sql(target.table, target.key_columns, reach, self._config))
+        return self._dedup.restore(rows, _layout(target), partition, domain(partition.topic, target.table))
+
+    def _ids_of(self, target: Target, sql: str) -> bytes:
+        """RowBinary rows of (key, partition, offset)."""
+        doing = f"reading ids of {target.table}"
 
         def question() -> bytes:
             self._heartbeat()
-            return b"".join(
-                self._clickhouse.query_bytes(sql, "RowBinary", doing=f"reading recent ids of {target.table}")
-            )
+            return b"".join(self._clickhouse.query_bytes(sql, "RowBinary", doing=doing))
 
-        rows = self._sink.patiently(f"reading recent ids of {target.table}", question)
-        return self._dedup.restore(rows, layout, partition, domain(partition.topic, target.table))
+        return self._sink.patiently(doing, question)
 
     def _latest_ms(self, target: Target, reaches: Sequence[Span]) -> int:
         """The latest record time of the rows before the ends of these stretches; 0 or less when there is none."""
@@ -194,6 +217,12 @@ def in_order(spans: Sequence[Span], batches: Iterable[Sequence[Span]]) -> Iterat
         yield rest
 
 
+def _layout(target: Target) -> list[str]:
+    """The types of the key columns."""
+    types = {column.name: column.type for column in target.columns}
+    return [types[name] for name in target.key_columns]
+
+
 def _other_topic(partition: Partition, offset: int, why: str) -> str:
     return (
         f"{partition}: the table has a row of offset {offset} that is not of the record Kafka has there: {why}. Was the topic "
@@ -229,3 +258,36 @@ def latest_row_sql(table: str, reaches: Sequence[Span]) -> str:
         f"SELECT toUnixTimestamp64Milli(toDateTime64(max(_timestamp), 3)) FROM {quote_table(table)} "
         f"WHERE _topic = {literal(reaches[0].partition.topic)} AND ({parts}) AND _timestamp <= now64(3)"
     )
+
+
+def later_row_sql(table: str, spans: Sequence[Span]) -> str:
+    """(partition, record time in ms since 1970) of the first row after each of these spans of one topic, where there is one."""
+    parts = " OR ".join(f"(_partition = {span.partition.number} AND _offset >= {span.next})" for span in spans)
+    return (
+        "SELECT _partition, toUnixTimestamp64Milli(toDateTime64(argMin(_timestamp, _offset), 3)) "
+        f"FROM {quote_table(table)} WHERE _topic = {literal(spans[0].partition.topic)} AND ({parts}) "
+        "AND _timestamp <= now64(3) GROUP BY _partition"
+    )
+
+
+def stored_ids_sql(
+    table: str, key_columns: tuple[str, ...], spans: Sequence[Span], until_ms: Mapping[int, int], ids_max: int
+) -> str:
+    """The event keys of the rows inside these spans of one topic and, up to a record time in ms since 1970, after them, in the
+    order of their offsets, as the claim table restores them.
+    """
+    keys = ", ".join(quote(column) for column in key_columns)
+    time = "toUnixTimestamp64Milli(toDateTime64(_timestamp, 3))"
+    parts = " OR ".join(
+        f"(_partition = {p.number} AND _offset >= {first} AND (_offset < {end} OR {time} <= {until_ms.get(p.number, 0)}))"
+        for p, first, end in spans
+    )
+    return (
+        f"SELECT {keys}, toInt32(_partition) AS _partition, toInt64(_offset) AS _offset FROM {quote_table(table)} "
+        f"WHERE _topic = {literal(spans[0].partition.topic)} AND ({parts}) ORDER BY _offset LIMIT {ids_max}"
+    )
+
+
+def last_offset(rows: bytes) -> int:
+    """Of RowBinary rows that end with an Int64 offset; -1 without rows."""
+    return int.from_bytes(rows[-8:], "little", signed=True) if rows else -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.config.schema import Dedup
 from pipeline.native import BlockBuilder, Run, append
 from pipeline.sink import extents_sql, stored_sql
 from pipeline.types import Partition, Span
-from pipeline.window import latest_row_sql, recent_ids_sql
+from pipeline.window import last_offset, later_row_sql, latest_row_sql, recent_ids_sql, stored_ids_sql
 from tests.simulation.clickhouse_model import Server, SimClickHouse, Table
 from tests.simulation.contracts import REFUSED, TABLE, TOPIC, First, columns, load
 from tests.simulation.faults import Faults
@@ -201,6 +202,26 @@ def test_recent_ids_are_those_of_the_window_oldest_first(place: Any, window_s: i
     offsets = [offset for offset in (3, 4, 9) if offset >= 9 - window_s][-ids_max:]
     expected = [o.to_bytes(8, "little") + bytes(4) + o.to_bytes(8, "little") for o in offsets]
     assert data == b"".join(expected)
+
+
+def test_ids_inside_spans_and_for_a_time_after_them(place: Any) -> None:
+    place.create(100, "")
+    put(place, [(offset, 1, 0) for offset in (9, 3, 4, 6, 30)], "a")
+    put(place, [(5, 1, 0), (7, 1, 0)], "b", partition=1)
+    here, there, none = (Partition(TOPIC, number) for number in range(3))
+    spans = [Span(here, 4, 5), Span(there, 6, 8), Span(none, 0, 50)]
+    later = sorted(tuple(row) for row in place.client.query_rows(later_row_sql(TABLE, spans)))
+    assert later == [(0, START_MS + 6_000)]
+    for until_ms, ids_max, expected in (
+        ({0: START_MS + 9_000}, 100, [(0, 4), (0, 6), (1, 7), (0, 9)]),
+        ({0: START_MS + 9_000}, 2, [(0, 4), (0, 6)]),
+        ({}, 100, [(0, 4), (1, 7)]),
+    ):
+        sql = stored_ids_sql(TABLE, ("id",), spans, until_ms, ids_max)
+        data = b"".join(place.client.query_bytes(sql, "RowBinary"))
+        assert [(p, o) for _, p, o in struct.iter_unpack("<Qiq", data)] == expected
+        assert last_offset(data) == expected[-1][1]
+    assert last_offset(b"") == -1
 
 
 def test_the_latest_row_of_several_partitions(place: Any) -> None:

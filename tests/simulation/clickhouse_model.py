@@ -31,6 +31,8 @@ _ONE = re.compile(r"_topic = '([^']*)' AND _partition = (\d+)(?: AND _offset = (
 _WINDOW = re.compile(r"toIntervalSecond\((\d+)\)")
 _BELOW = re.compile(r"_offset < (\d+)")
 _BEFORE = re.compile(r"_partition = (\d+) AND _offset < (\d+)")
+_FROM_ON = re.compile(r"_partition = (\d+) AND _offset >= (\d+)\)")
+_STORED = re.compile(r"_partition = (\d+) AND _offset >= (\d+) AND \(_offset < (\d+) OR .*? <= (\d+)\)")
 _LIMIT = re.compile(r"LIMIT (\d+)")
 
 Row = Mapping[str, Any]
@@ -241,6 +243,8 @@ class Server:
             return _stored(table, sql)
         if "max(_offset)) + 1" in sql:
             return _extents(table, sql)
+        if "argMin(_timestamp, _offset)" in sql:
+            return _later(table, sql)
         if "max(_timestamp)" in sql:
             return [(_latest_ms(table, sql),)]
         place = _ONE.search(sql)
@@ -251,7 +255,9 @@ class Server:
         raise AssertionError(f"the model does not know this question: {sql}")
 
     def recent_ids(self, sql: str) -> bytes:
-        """(key, partition, offset) of recent rows as RowBinary."""
+        """(key, partition, offset) of recent rows, or of those of some spans, as RowBinary."""
+        if "ORDER BY _offset LIMIT" in sql:
+            return self._stored_ids(sql)
         table, place, window, limit = (pattern.findall(sql)[0] for pattern in (_FROM, _ONE, _WINDOW, _LIMIT))
         end, begin = map(int, _BELOW.findall(sql))
         rows = self.tables[table].of(place[0], int(place[1]))
@@ -259,9 +265,23 @@ class Server:
         since_ms = latest_ms - int(window) * 1000
         recent = [row for row in rows if row["_offset"] < end and row["_timestamp"] >= since_ms]
         recent.sort(key=lambda row: (row["_timestamp"], row["_offset"]))
-        return b"".join(
-            struct.pack("<Qiq", row["id"], row["_partition"], row["_offset"]) for row in recent[-int(limit) :]
-        )
+        return _row_binary(recent[-int(limit) :])
+
+    def _stored_ids(self, sql: str) -> bytes:
+        table, limit = (pattern.findall(sql)[0] for pattern in (_FROM, _LIMIT))
+        topic = _SPANS.findall(sql)[0][0]
+        found = [
+            row
+            for partition, first, end, until_ms in (map(int, span) for span in _STORED.findall(sql))
+            for row in self.tables[table].of(topic, partition)
+            if row["_offset"] >= first and (row["_offset"] < end or row["_timestamp"] <= until_ms)
+        ]
+        found.sort(key=lambda row: row["_offset"])
+        return _row_binary(found[: int(limit)])
+
+
+def _row_binary(rows: Sequence[Row]) -> bytes:
+    return b"".join(struct.pack("<Qiq", row["id"], row["_partition"], row["_offset"]) for row in rows)
 
 
 def _spans(sql: str) -> Iterator[tuple[str, int, int, int]]:
@@ -279,6 +299,15 @@ def _extents(table: Table, sql: str) -> list[tuple[Any, ...]]:
     for topic, partition, first, next_offset in _spans(sql):
         if offsets := list(table.offsets(topic, partition, first, next_offset)):
             found.append((topic, partition, min(offsets), max(offsets) + 1))
+    return sorted(found)
+
+
+def _later(table: Table, sql: str) -> list[tuple[Any, ...]]:
+    topic = _SPANS.findall(sql)[0][0]
+    found = []
+    for partition, first in (map(int, place) for place in _FROM_ON.findall(sql)):
+        if later := [row for row in table.of(topic, partition) if row["_offset"] >= first]:
+            found.append((partition, min(later, key=lambda row: row["_offset"])["_timestamp"]))
     return sorted(found)
 
 

@@ -35,7 +35,7 @@ class Recovery:
     def prepare(self, command: Prepare) -> Prepared:
         positions = dict.fromkeys(command.partitions, 10)
         beyond = {
-            partition: Beyond(partition, 12, frozenset(), lambda span: Ranges([(11, 12)]))
+            partition: Beyond(partition, 12, frozenset(), lambda span: Ranges([(11, 12)]), lambda span: 0)
             for partition in command.partitions
         }
         return Prepared({HERE: 1}, positions, beyond, 0, 0)

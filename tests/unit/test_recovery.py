@@ -40,6 +40,15 @@ class NoWindow:
     def __init__(self) -> None:
         self.reaches: list[Span] = []
         self.batches: list[Sequence[Span]] = []
+        self.claimed: list[Span] = []
+
+    def has_ids(self, topic: str) -> bool:
+        return True
+
+    def claim_stored(self, topic: str, spans: Sequence[Span]) -> int:
+        """A window holds half a page."""
+        self.claimed += spans
+        return spans[-1].next + PAGE_OFFSETS // 2
 
     def rebuild(self, reaches: Iterable[Span], batches: Iterable[Sequence[Span]]) -> int:
         self.reaches, self.batches = list(reaches), list(batches)
@@ -215,8 +224,9 @@ class Reading(Recovery):
     def __init__(self, letters: Letters, table: Table) -> None:
         nothing = cast("Any", None)
         sink, window = cast("Any", table), cast("Any", NoWindow())
+        dedup = Dedup(DedupConfig(key=["id"], ids_max=10_000))
         super().__init__(
-            {}, nothing, window, sink, nothing, cast("Any", letters), nothing, nothing, nothing, lambda: None
+            {}, dedup, window, sink, nothing, cast("Any", letters), nothing, nothing, nothing, lambda: None
         )
 
     def _tables(self, spans: Sequence[Span]) -> list[str]:
@@ -239,12 +249,17 @@ def test_letters_are_looked_for_where_rows_beyond_the_position_are_stored() -> N
 def test_what_is_stored_beyond_the_position_is_asked_for_page_by_page() -> None:
     """All of it in one question took longer than a question may, again and again: the worker never read on."""
     table = Table()
-    beyond = Reading(Letters(), table)._stored_beyond({D: 1})[D]
+    reading = Reading(Letters(), table)
+    beyond = reading._stored_beyond({D: 1})[D]
     assert table.asked == []
     found = [offset for first in range(1, 1_300_000, 900) for offset in stored_in(beyond, first, first + 900)]
     assert found == [2, *range(1_000_000, 1_200_001)]
     assert all(span.next - span.first == PAGE_OFFSETS for span in table.asked)
     assert len(table.asked) == 7
+    # What is stored is claimed for a window in advance, each row once.
+    claimed = cast("NoWindow", reading._window).claimed
+    assert [span.next for span in claimed] == [span.next for span in table.asked]
+    assert [span.first for span in claimed] == [1, *(span.next + PAGE_OFFSETS // 2 for span in claimed[:-1])]
     # Read again from before the page, as after a rebalance of other partitions.
     assert stored_in(beyond, 999_999, 1_000_001) == [1_000_000]
 
