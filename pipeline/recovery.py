@@ -85,12 +85,9 @@ class Recovery:
             return self._prepare(command)
 
     def claim(self, records: Records, first: int, cut: int, stored: Ranges) -> None:
-        """Claims the ids of the stored ones among the records `[first, cut)` of a run, and nothing else."""
-        lane = self._lanes[records.partition.topic]
-        self._dedup.held_of(records.timestamps[first:cut])
-        lane.take(records, first, cut, LeftOut(stored.gaps()))
-        for target in lane.targets:
-            target.discard()
+        """Claims the ids of the stored ones among the records `[first, cut)` of a run, unless the tables told them already."""
+        if not self._window.has_ids(records.partition.topic):
+            self._claim_run(records, first, cut, stored)
 
     def _prepare(self, command: Prepare) -> Prepared:
         positions = {p: assigned.offset for p, assigned in command.partitions.items() if assigned.offset is not None}
@@ -276,7 +273,14 @@ class Recovery:
         if not mine:
             return
         for records, first, cut in span_reader.read(self._open_source, mine, self._heartbeat):
-            self.claim(records, first, cut, stored[records.partition])
+            self._claim_run(records, first, cut, stored[records.partition])
+
+    def _claim_run(self, records: Records, first: int, cut: int, stored: Ranges) -> None:
+        lane = self._lanes[records.partition.topic]
+        self._dedup.held_of(records.timestamps[first:cut])
+        lane.take(records, first, cut, LeftOut(stored.gaps()))
+        for target in lane.targets:
+            target.discard()
 
     def _missing(self, spans: Sequence[Span], blocks: Sequence[TableBlock]) -> int:
         """How many rows of acknowledged blocks are not in their tables: their token stood for other rows.

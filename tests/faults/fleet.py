@@ -163,6 +163,7 @@ class Fleet:
                     number, self._config, self._directory, instance=instance, sabotage=self._sabotage
                 )
             worker = self.workers[number]
+            self._restarts.pop(number, None)
             if not worker.running:
                 worker.start()
             return worker

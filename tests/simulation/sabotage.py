@@ -67,7 +67,9 @@ FIXES = {
     "rows left out are looked for as far as reading goes": Sabotage(
         Beyond, "left_out", " or min(next_offset, self.end) > self._page.next", ""
     ),
-    "rows left out have claims": Sabotage(Flow, "_take", "left_out is not None and self._dedup.enabled", "False"),
+    "rows left out have claims, a window ahead": Sabotage(
+        Recovery, "_claim_beyond", "if self._dedup.enabled", "if False"
+    ),
     "stored rows of a declared batch have claims": Sabotage(
         Recovery, "_finish", "self._claim(intent.spans, stored)", "pass"
     ),

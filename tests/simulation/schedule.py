@@ -85,6 +85,8 @@ def draw(seed: int) -> Schedule:
     faults = tuple(_faults(rng, workers, lineage, window_blocks, view))
     # A run of records across a jump of more than the window has two times, and the window goes by one.
     jumps = any(fault.what == "clock jump" and fault.seconds > 30 for fault in faults)
+    # Windows that a worker rebuilds differ from what another holds: most of all where all is read again.
+    lost = any(fault.what == "offsets lost" for fault in faults)
     return Schedule(
         seed=seed,
         protocol=rng.choice(("classic", "consumer")),
@@ -99,7 +101,7 @@ def draw(seed: int) -> Schedule:
         one_server=rng.random() < 0.6,
         dedup=dedup,
         rebuild=rng.choice(("clickhouse", "clickhouse", "kafka")),
-        dedup_window_s=3_600 if jumps else rng.choice((3_600, 3_600, 30, 3)),
+        dedup_window_s=3_600 if jumps else rng.choice((3_600, 3, 3, 3) if lost else (3_600, 3_600, 30, 3)),
         duplicates=rng.choice((0.0, 0.15, 0.4)),
         poison=rng.choice((0.0, 0.05, 0.2)),
         gaps=rng.choice((0.0, 0.05, 0.3)),
@@ -134,9 +136,10 @@ def _faults(rng: Random, workers: int, lineage: bool, window_blocks: int, view: 
         found += [Fault("insert", rng.randint(1, 15), "view_fails") for _ in range(rng.randint(1, 5))]
     if rng.random() < 0.06 and lineage and window_blocks > 100:
         found.append(Fault("time", rng.uniform(1, CHAOS_S - 4), "retention", code=rng.randrange(1_000)))
-    elif rng.random() < 0.06 and lineage and window_blocks > 100:
+    elif rng.random() < 0.08 and lineage and window_blocks > 100:
         # Without the offsets nobody would know that retention took what was not read.
-        found.append(Fault("time", rng.uniform(1, CHAOS_S - 1), "offsets lost"))
+        found += [Fault("time", rng.uniform(1, CHAOS_S - 1), "offsets lost") for _ in range(rng.randint(1, 4))]
+        found += _crashes(rng, workers)
     return _within_the_promise(rng, found, lineage, window_blocks, view)
 
 
