@@ -49,7 +49,8 @@ class Beyond:
             return None
         if first < self._page.first or min(next_offset, self.end) > self._page.next:
             page = Span(self._page.partition, first, max(next_offset, first + self.page_offsets))
-            self._claimed = max(page.next, self._claim(page._replace(first=max(first, self._claimed))))
+            if self._claimed < self.end:
+                self._claimed = max(page.next, self._claim(page._replace(first=max(first, self._claimed))))
             self._stored = self._ask(page)
             self._page = page
         letters = frozenset(self._letters[bisect_left(self._letters, first) : bisect_left(self._letters, next_offset)])

@@ -14,7 +14,7 @@ from pipeline.clickhouse import ClickHouse, literal, quote, quote_table
 from pipeline.clock import Clock
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, Target
-from pipeline.dedup import OFFSET_MAX, Dedup, domain
+from pipeline.dedup import Dedup, domain
 from pipeline.errors import PipelineStopped
 from pipeline.lane import Lane
 from pipeline.offsets import Offsets
@@ -106,7 +106,7 @@ class Window:
         """The record time of the rows that some table has of one record."""
         found: list[int] = []
         for target in self._contracts[partition.topic].tables.values():
-            if "_timestamp" in {column.name for column in target.columns} and self._sink.has_lineage(target.table):
+            if _has_times(target) and self._sink.has_lineage(target.table):
                 sql = (
                     "SELECT toUnixTimestamp64Milli(toDateTime64(_timestamp, 3)) "
                     f"FROM {quote_table(target.table)} WHERE _topic = {literal(partition.topic)} "
@@ -119,9 +119,11 @@ class Window:
         return self._sink.patiently(doing, lambda: self._clickhouse.query_rows(sql, doing=doing))
 
     def has_ids(self, topic: str) -> bool:
-        """Whether the tables of a topic tell the event ids of their rows."""
+        """Whether the tables of a topic tell the event ids of their rows, and of when their records are."""
         targets = self._contracts[topic].tables.values()
-        return self._dedup.key_is_column and all(self._sink.has_lineage(target.table) for target in targets)
+        return self._dedup.key_is_column and all(
+            self._sink.has_lineage(target.table) and _has_times(target) for target in targets
+        )
 
     def claim_stored(self, topic: str, spans: Sequence[Span]) -> int:
         """Claims the ids of the rows that are stored inside these spans of one topic, and for a window after each.
@@ -131,13 +133,8 @@ class Window:
         """
         end = 0
         for target in self._contracts[topic].tables.values():
-            doing = f"looking for later rows of {target.table}"
-            later_ms = {
-                int(number): int(time_ms) for number, time_ms in self._ask(doing, later_row_sql(target.table, spans))
-            }
-            until_ms = {number: time_ms + self._config.window_s * 1000 for number, time_ms in later_ms.items()}
-            latest_ms = self._latest_ms(target, [span._replace(next=OFFSET_MAX) for span in spans])
-            self._dedup.held_until(min(latest_ms, max(until_ms.values(), default=latest_ms)))
+            until_ms = self._later_ms(target, spans)
+            self._dedup.held_until(max(until_ms.values()) if until_ms else self._latest_ms(target, spans))
             sql = stored_ids_sql(target.table, target.key_columns, spans, until_ms, self._config.ids_max)
             rows = self._ids_of(target, sql)
             self._dedup.restore_stored(
@@ -145,6 +142,12 @@ class Window:
             )
             end = max(end, last_offset(rows) + 1)
         return end
+
+    def _later_ms(self, target: Target, spans: Sequence[Span]) -> dict[int, int]:
+        """Partition -> the record time a window after the first row behind its span, or of the latest, where there are any."""
+        doing = f"looking for later rows of {target.table}"
+        found = [tuple(map(int, row)) for row in self._ask(doing, later_rows_sql(target.table, spans))]
+        return {number: min(first_ms + self._config.window_s * 1000, last_ms) for number, first_ms, last_ms in found}
 
     def _from_table(self, target: Target, reach: Span) -> int:
         """Claims (key, partition, offset) of the rows whose record time is within the window before the reach, or later."""
@@ -217,6 +220,10 @@ def in_order(spans: Sequence[Span], batches: Iterable[Sequence[Span]]) -> Iterat
         yield rest
 
 
+def _has_times(target: Target) -> bool:
+    return "_timestamp" in {column.name for column in target.columns}
+
+
 def _layout(target: Target) -> list[str]:
     """The types of the key columns."""
     types = {column.name: column.type for column in target.columns}
@@ -260,11 +267,14 @@ def latest_row_sql(table: str, reaches: Sequence[Span]) -> str:
     )
 
 
-def later_row_sql(table: str, spans: Sequence[Span]) -> str:
-    """(partition, record time in ms since 1970) of the first row after each of these spans of one topic, where there is one."""
+def later_rows_sql(table: str, spans: Sequence[Span]) -> str:
+    """(partition, record time of the first, latest record time) of the rows after each of these spans of one topic, where
+    there are any. Times are in ms since 1970.
+    """
     parts = " OR ".join(f"(_partition = {span.partition.number} AND _offset >= {span.next})" for span in spans)
     return (
-        "SELECT _partition, toUnixTimestamp64Milli(toDateTime64(argMin(_timestamp, _offset), 3)) "
+        "SELECT _partition, toUnixTimestamp64Milli(toDateTime64(argMin(_timestamp, _offset), 3)), "
+        "toUnixTimestamp64Milli(toDateTime64(max(_timestamp), 3)) "
         f"FROM {quote_table(table)} WHERE _topic = {literal(spans[0].partition.topic)} AND ({parts}) "
         "AND _timestamp <= now64(3) GROUP BY _partition"
     )

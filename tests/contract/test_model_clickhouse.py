@@ -18,7 +18,7 @@ from pipeline.config.schema import Dedup
 from pipeline.native import BlockBuilder, Run, append
 from pipeline.sink import extents_sql, stored_sql
 from pipeline.types import Partition, Span
-from pipeline.window import last_offset, later_row_sql, latest_row_sql, recent_ids_sql, stored_ids_sql
+from pipeline.window import last_offset, later_rows_sql, latest_row_sql, recent_ids_sql, stored_ids_sql
 from tests.simulation.clickhouse_model import Server, SimClickHouse, Table
 from tests.simulation.contracts import REFUSED, TABLE, TOPIC, First, columns, load
 from tests.simulation.faults import Faults
@@ -210,8 +210,8 @@ def test_ids_inside_spans_and_for_a_time_after_them(place: Any) -> None:
     put(place, [(5, 1, 0), (7, 1, 0)], "b", partition=1)
     here, there, none = (Partition(TOPIC, number) for number in range(3))
     spans = [Span(here, 4, 5), Span(there, 6, 8), Span(none, 0, 50)]
-    later = sorted(tuple(row) for row in place.client.query_rows(later_row_sql(TABLE, spans)))
-    assert later == [(0, START_MS + 6_000)]
+    later = sorted(tuple(row) for row in place.client.query_rows(later_rows_sql(TABLE, spans)))
+    assert later == [(0, START_MS + 6_000, START_MS + 30_000)]
     for until_ms, ids_max, expected in (
         ({0: START_MS + 9_000}, 100, [(0, 4), (0, 6), (1, 7), (0, 9)]),
         ({0: START_MS + 9_000}, 2, [(0, 4), (0, 6)]),

@@ -99,6 +99,16 @@ def test_duplicates_across_a_restart_are_recognised(pipeline: Pipeline, rebuild:
     assert pipeline.count() == 150
 
 
+def test_where_a_table_has_no_record_times_the_window_is_read_from_kafka(pipeline: Pipeline) -> None:
+    pipeline.client.command(f"ALTER TABLE {pipeline.table} DROP COLUMN _timestamp")
+    config = pipeline.config()
+    pipeline.produce([event(number) for number in range(100)])
+    pipeline.run_until_caught_up(config)
+    pipeline.produce([event(number) for number in range(50, 150)])
+    pipeline.run_until_caught_up(config)
+    assert pipeline.count() == 150
+
+
 def test_with_a_cold_window_a_duplicate_across_a_restart_passes(pipeline: Pipeline) -> None:
     config = pipeline.config(dedup={"rebuild": "cold"})
     for _ in range(2):

@@ -307,7 +307,8 @@ def _later(table: Table, sql: str) -> list[tuple[Any, ...]]:
     found = []
     for partition, first in (map(int, place) for place in _FROM_ON.findall(sql)):
         if later := [row for row in table.of(topic, partition) if row["_offset"] >= first]:
-            found.append((partition, min(later, key=lambda row: row["_offset"])["_timestamp"]))
+            nearest = min(later, key=lambda row: row["_offset"])
+            found.append((partition, nearest["_timestamp"], max(row["_timestamp"] for row in later)))
     return sorted(found)
 
 

@@ -258,7 +258,9 @@ def test_what_is_stored_beyond_the_position_is_asked_for_page_by_page() -> None:
     assert len(table.asked) == 7
     # What is stored is claimed for a window in advance, each row once.
     claimed = cast("NoWindow", reading._window).claimed
-    assert [span.next for span in claimed] == [span.next for span in table.asked]
+    assert [span.next for span in claimed] == [span.next for span in table.asked][:-1], (
+        "the last page was claimed before"
+    )
     assert [span.first for span in claimed] == [1, *(span.next + PAGE_OFFSETS // 2 for span in claimed[:-1])]
     # Read again from before the page, as after a rebalance of other partitions.
     assert stored_in(beyond, 999_999, 1_000_001) == [1_000_000]
