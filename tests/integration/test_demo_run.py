@@ -40,18 +40,12 @@ PROMISED = {
 def start(directory: Path, *words: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "pipeline", "demo", *words]
     environment = {**os.environ, "TMPDIR": str(directory)}
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        preexec_fn=_listen_to_sigint,  # noqa: PLW1509
-    )
-
-
-def _listen_to_sigint() -> None:
-    """Whoever runs the tests in the background has it ignored, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def started_for(directory: Path) -> list[str]:
