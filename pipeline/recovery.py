@@ -85,9 +85,15 @@ class Recovery:
             return self._prepare(command)
 
     def claim(self, records: Records, first: int, cut: int, stored: Ranges) -> None:
-        """Claims the ids of the stored ones among the records `[first, cut)` of a run, unless the tables told them already."""
-        if not self._window.has_ids(records.partition.topic):
-            self._claim_run(records, first, cut, stored)
+        """Claims the ids of the stored ones among the records `[first, cut)` of a run, and nothing else.
+
+        Also where tables tell ids: `Window.claim_stored` looks ahead by record times, which need not be in order.
+        """
+        lane = self._lanes[records.partition.topic]
+        self._dedup.held_of(records.timestamps[first:cut])
+        lane.take(records, first, cut, LeftOut(stored.gaps()))
+        for target in lane.targets:
+            target.discard()
 
     def _prepare(self, command: Prepare) -> Prepared:
         positions = {p: assigned.offset for p, assigned in command.partitions.items() if assigned.offset is not None}
@@ -260,12 +266,11 @@ class Recovery:
         Rows that another worker has written since we looked last take the claims over from the records that would have become
         rows here.
         """
-        topics = {span.partition.topic for span in spans} if self._dedup.enabled else ()
-        for topic in sorted(topics):
+        for topic in sorted({span.partition.topic for span in spans}):
             mine = [span for span in spans if span.partition.topic == topic]
             if self._window.has_ids(topic):
                 self._window.claim_stored(topic, mine)
-            else:
+            elif self._dedup.enabled:
                 self._claim_from_kafka(mine, stored)
 
     def _claim_from_kafka(self, spans: Sequence[Span], stored: Mapping[Partition, Ranges]) -> None:
@@ -273,14 +278,7 @@ class Recovery:
         if not mine:
             return
         for records, first, cut in span_reader.read(self._open_source, mine, self._heartbeat):
-            self._claim_run(records, first, cut, stored[records.partition])
-
-    def _claim_run(self, records: Records, first: int, cut: int, stored: Ranges) -> None:
-        lane = self._lanes[records.partition.topic]
-        self._dedup.held_of(records.timestamps[first:cut])
-        lane.take(records, first, cut, LeftOut(stored.gaps()))
-        for target in lane.targets:
-            target.discard()
+            self.claim(records, first, cut, stored[records.partition])
 
     def _missing(self, spans: Sequence[Span], blocks: Sequence[TableBlock]) -> int:
         """How many rows of acknowledged blocks are not in their tables: their token stood for other rows.
@@ -336,7 +334,7 @@ class Recovery:
 
     def _claim_beyond(self, span: Span) -> int:
         topic = span.partition.topic
-        return self._window.claim_stored(topic, [span]) if self._dedup.enabled and self._window.has_ids(topic) else 0
+        return self._window.claim_stored(topic, [span]) if self._window.has_ids(topic) else 0
 
     def _look_until(self, partition: Partition, position: int) -> int:
         """How far rows beyond a position are looked for: in a bounded reading, to know whether they are of this topic."""

@@ -41,7 +41,7 @@ class Chunk(NamedTuple):
 
 
 def quiet() -> None:
-    """The project's logs are about what is injected, and garbage is collected by whoever calls this."""
+    """The project's logs are about what is injected; garbage is not collected: it ends with its process."""
     logging.disable(logging.CRITICAL)
     gc.disable()
     gc.freeze()

@@ -68,7 +68,7 @@ FIXES = {
         Beyond, "left_out", " or min(next_offset, self.end) > self._page.next", ""
     ),
     "rows left out have claims, a window ahead": Sabotage(
-        Recovery, "_claim_beyond", "if self._dedup.enabled", "if False"
+        Recovery, "_claim_beyond", "if self._window.has_ids(topic)", "if False"
     ),
     "stored rows of a declared batch have claims": Sabotage(
         Recovery, "_finish", "self._claim(intent.spans, stored)", "pass"
