@@ -20,7 +20,7 @@ class Beyond:
     """Of one partition. Used by the data-plane thread only.
 
     `ask` gives the offsets inside a span that have rows. `claim` claims their ids and those of the rows for a window after it,
-    and gives the offset after the last one.
+    and gives the offset before which all are claimed.
     """
 
     page_offsets = PAGE_OFFSETS

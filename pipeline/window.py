@@ -14,7 +14,7 @@ from pipeline.clickhouse import ClickHouse, literal, quote, quote_table
 from pipeline.clock import Clock
 from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract, Target
-from pipeline.dedup import Dedup, domain
+from pipeline.dedup import OFFSET_MAX, Dedup, domain
 from pipeline.errors import PipelineStopped
 from pipeline.lane import Lane
 from pipeline.offsets import Offsets
@@ -129,9 +129,9 @@ class Window:
         """Claims the ids of the rows that are stored inside these spans of one topic, and for a window after each.
 
         A record there that has no row may have been dropped as a copy of one that is not known here any more. A later copy
-        that has the row must find it dropped again. Gives the offset after the last row claimed; 0 when there is none.
+        that has the row must find it dropped again. Gives the offset before which every row is claimed, whichever table has it.
         """
-        end = 0
+        end = OFFSET_MAX
         for target in self._contracts[topic].tables.values():
             until_ms = self._later_ms(target, spans)
             self._dedup.held_until(max(until_ms.values()) if until_ms else self._latest_ms(target, spans))
@@ -140,7 +140,8 @@ class Window:
             self._dedup.restore_stored(
                 rows, _layout(target), [span.partition for span in spans], domain(topic, target.table)
             )
-            end = max(end, last_offset(rows) + 1)
+            if until_ms:
+                end = min(end, last_offset(rows) + 1)
         return end
 
     def _later_ms(self, target: Target, spans: Sequence[Span]) -> dict[int, int]:

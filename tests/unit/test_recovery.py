@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from pipeline.batch import TableBlock
 from pipeline.beyond import PAGE_OFFSETS, Beyond
@@ -15,7 +19,7 @@ from pipeline.dedup import Dedup
 from pipeline.intent import Intent
 from pipeline.recovery import Recovery
 from pipeline.types import Partition, Span
-from pipeline.window import in_order
+from pipeline.window import Window, in_order
 
 NEW = 1
 A, B, C, D = (Partition("t", number) for number in range(4))
@@ -269,3 +273,24 @@ def test_what_is_stored_beyond_the_position_is_asked_for_page_by_page() -> None:
 def stored_in(beyond: Beyond, first: int, next_: int) -> list[int]:
     left_out = beyond.left_out(first, next_)
     return [] if left_out is None else [offset for offset in range(first, next_) if offset in left_out.stored]
+
+
+class TwoTables(Window):
+    """The first has rows up to offset 900 within the window, the second up to 400; both have later ones."""
+
+    def __init__(self) -> None:
+        self._config = DedupConfig(key=["id"])
+        self._dedup = Dedup(self._config)
+        targets = {name: cast("Any", SimpleNamespace(table=name, key_columns=("id",), columns=())) for name in "ab"}
+        self._contracts = {"t": cast("Any", SimpleNamespace(tables=targets))}
+
+    def _later_ms(self, target: Any, spans: Sequence[Span]) -> dict[int, int]:
+        return {A.number: 1_700_000_000_000}
+
+    def _ids_of(self, target: Any, sql: str) -> bytes:
+        return bytes(16) + struct.pack("<iq", A.number, {"a": 900, "b": 400}[target.table])
+
+
+def test_rows_of_a_union_are_claimed_as_far_as_those_of_each_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.window._layout", lambda target: ["UUID"])
+    assert TwoTables().claim_stored("t", [Span(A, 0, 100)]) == 401
