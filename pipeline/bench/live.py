@@ -1,6 +1,7 @@
 """A worker while records arrive: how old a record is when its row is stored, and how much memory a worker takes.
 
-`python -m pipeline.bench.live BROKERS RATE SECONDS WORKLOAD` is the producer, a process of its own.
+`python -m pipeline.bench.live BROKERS TOPIC RATE SECONDS WORKLOAD` is the producer, a process of its own. It makes its records,
+prints "ready" and waits for a line: what it costs to make them is not taken from the worker, which shares the cores with it.
 """
 
 from __future__ import annotations
@@ -16,30 +17,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import Producer
+
 from pipeline import workload
 from pipeline.bench import stage
 from pipeline.bench.rounds import Narrate
-from pipeline.bench.stage import LIVE_TOPIC, MIX, Plan, Stage, environment
+from pipeline.bench.stage import MIX, Plan, Stage, environment
 from pipeline.config.schema import Kafka
 from pipeline.errors import DependencyDown, GaveUp
+from pipeline.kafka import Cluster, properties
+from pipeline.types import Partition
 from pipeline.workload import Generator
-from pipeline.workload.produce import Feed, shares
+from pipeline.workload.produce import BURST_S, IDLE_S, Feed, TokenBucket, shares
 
 SHARE_OF_CAPACITY = 0.7
-PROBE_RATE = 200.0
-PROBE_S = 1.0
+PROBE_RECORDS = 200
 READY_S_MAX = 90.0
 SETTLED_BATCHES = 3
 """The first batches hold what came in before the worker was ready."""
 STOP_S_MAX = 60.0
-LIVE_SEED = 1_000
+PROBE_SEED, LIVE_SEED = 1_000, 1_001
+COMPRESSION = "lz4"
+"""The cheapest for a producer that shares the cores with what is measured."""
+QUEUE_BYTES_MAX = 1024 * 1024 * 1024
 
 
 def measure(plan: Plan, seconds: float, rounds: int, narrate: Narrate) -> dict[str, Any]:
     """Memory and capacity by reading a full topic, without and with claims; then freshness at a share of the capacity."""
     with (
         tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory,
-        stage.opened(Path(directory), plan) as scene,
+        stage.opened(Path(directory), plan, live_topics=rounds) as scene,
     ):
         peaks, capacities, ages, rates = [], [], [], []
         for number in range(rounds):
@@ -76,16 +83,19 @@ def _full_speed(scene: Stage, name: str, *, claims: bool) -> dict[str, Any]:
 
 def _freshness(scene: Stage, number: int, rate: float, seconds: float) -> tuple[float, float]:
     """(p99 over the batches of the age of their oldest record when they are acknowledged, the rate that was reached)."""
-    name = f"live{number}"
-    table = f"bench_{name}"
+    table, topic = f"bench_live{number}", stage.live_topic(number)
     scene.create_tables(table)
-    config = scene.write_config(name, table, live=True)
-    command = [sys.executable, "-m", "pipeline.bench.member", str(config), "steady"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as worker:
+    config = scene.write_config(f"live{number}", table, live_topic=topic)
+    producer = ("pipeline.bench.live", scene.kafka.brokers, topic, str(rate), str(seconds), scene.plan.workload)
+    command = [sys.executable, "-m", "pipeline.bench.member", str(config), "--steady"]
+    with (
+        stage.waiting_child(*producer) as feeding,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as worker,
+    ):
         try:
-            _feed(scene, PROBE_RATE, PROBE_S)
-            _await_rows(scene, table)
-            sent = _feed(scene, rate, seconds)
+            _probe(scene, topic, table)
+            stage.let_go(feeding)
+            sent = stage.answer(feeding)
             worker.send_signal(signal.SIGTERM)
             out, _ = worker.communicate(timeout=STOP_S_MAX)
         except subprocess.TimeoutExpired:
@@ -99,16 +109,14 @@ def _freshness(scene: Stage, number: int, rate: float, seconds: float) -> tuple[
     ages = told["freshness_s"][SETTLED_BATCHES:]
     if not ages:
         raise GaveUp("freshness: too few batches; measure longer")
-    return p99(ages), sent["events"] / sent["seconds"]
+    return p99(ages), sent["records"] / sent["seconds"]
 
 
-def _feed(scene: Stage, rate: float, seconds: float) -> dict[str, Any]:
-    arguments = (scene.kafka.brokers, str(rate), str(seconds), scene.plan.workload)
-    return stage.child("pipeline.bench.live", *arguments)
-
-
-def _await_rows(scene: Stage, table: str) -> None:
-    """Until the worker has joined and stored something."""
+def _probe(scene: Stage, topic: str, table: str) -> None:
+    """Sends a few records and waits until the worker has joined and stored some."""
+    firsts = dict.fromkeys(range(scene.plan.partitions), 0)
+    generator = Generator(scene.shape, PROBE_SEED, MIX)
+    Feed(scene.kafka, topic, generator).run(shares(PROBE_RECORDS, firsts), firsts, _unseen)
     deadline_s = time.monotonic() + READY_S_MAX
     while scene.stored(table)[0] == 0:
         if time.monotonic() > deadline_s:
@@ -122,20 +130,53 @@ def p99(values: Sequence[float]) -> float:
     return ordered[max(0, -(-len(ordered) * 99 // 100) - 1)]
 
 
-def feed(arguments: Sequence[str]) -> dict[str, float]:
-    """Sends records, dated now, at a steady rate; goes on where the topic ends."""
-    from pipeline.kafka import Cluster
-    from pipeline.workload.produce import positions
-
-    brokers, rate, seconds, name = arguments
+def feed(brokers: str, topic: str, rate: float, seconds: float, name: str) -> dict[str, float]:
+    """Sends records at a steady rate, dated by the client as they are handed over. Returns when all are acknowledged."""
     kafka = Kafka(brokers=brokers, group="bench-live")
-    firsts = positions(Cluster(kafka), LIVE_TOPIC)
-    # Each offset is a record of its own, so that every round sends new ids.
+    partitions = [Partition(topic, number) for number in range(Cluster(kafka).topic_partitions(topic))]
     generator = Generator(workload.shape(name), LIVE_SEED, MIX)
-    produced = Feed(kafka, LIVE_TOPIC, generator, rate=float(rate)).run(
-        shares(int(float(rate) * float(seconds)), firsts), firsts, _unseen
-    )
-    return {"events": produced.events, "seconds": produced.seconds}
+    counts = shares(int(rate * seconds), dict.fromkeys(range(len(partitions)), 0))
+    made = [[record.value for record in generator.records(number, 0, count)] for number, count in counts.items()]
+    settings: dict[str, Any] = {
+        **properties(kafka, "producer"),
+        "compression.type": COMPRESSION,
+        "queue.buffering.max.messages": sum(counts.values()) + 1,
+        "queue.buffering.max.kbytes": QUEUE_BYTES_MAX // 1024,
+    }
+    producer = Producer(settings)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    before = _ends(kafka, partitions)
+    started_s = time.monotonic()
+    _send(producer, topic, made, rate)
+    producer.flush()
+    took_s, sent = time.monotonic() - started_s, _ends(kafka, partitions) - before
+    if sent != sum(counts.values()):
+        raise SystemExit(f"{sent} of {sum(counts.values())} records are in {topic}")
+    return {"records": sent, "seconds": took_s}
+
+
+def _send(producer: Any, topic: str, made: Sequence[list[bytes | None]], rate: float) -> None:
+    """Each partition gets its part of every burst."""
+    bucket = TokenBucket(rate)
+    share = max(1, int(rate * BURST_S / len(made)))
+    at = [0] * len(made)
+    left = sum(map(len, made))
+    while left:
+        sent = 0
+        for number, values in enumerate(made):
+            granted = bucket.take(min(share, len(values) - at[number]))
+            for value in values[at[number] : at[number] + granted]:
+                producer.produce(topic, value, None, number)
+            at[number] += granted
+            sent += granted
+        left -= sent
+        producer.poll(0 if sent else IDLE_S)
+
+
+def _ends(kafka: Kafka, partitions: Sequence[Partition]) -> int:
+    """How many records the partitions have had."""
+    return sum(end for _, end in Cluster(kafka).watermarks(partitions).values())
 
 
 def _unseen(sent: int) -> None:
@@ -143,4 +184,5 @@ def _unseen(sent: int) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(feed(sys.argv[1:])))
+    _brokers, _topic, _rate, _seconds, _name = sys.argv[1:]
+    print(json.dumps(feed(_brokers, _topic, float(_rate), float(_seconds), _name)))

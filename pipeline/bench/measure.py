@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.bench.condition import condition
 from pipeline.bench.rounds import BASELINE_WORKLOAD, US, Narrate
 from pipeline.bench.stage import Plan
 from pipeline.bench.verdicts import figures_of
+from pipeline.errors import DependencyDown, PenstockError
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 2 * 1024**3
@@ -50,32 +52,58 @@ def run(job: Job, narrate: Narrate) -> dict[str, Any]:
         "duplicates": stage.DUPLICATES,
         "poison": stage.POISON,
     }
+    attempt = Attempt(narrate)
     workloads: dict[str, dict[str, Any]] = {}
     for plan in job.plans:
-        with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name, _memory(Path(name)) as memory:
-            under["engine_files"] = "disk" if memory == Path(name) else "memory"
-            run_baselines = names if plan.workload == BASELINE_WORKLOAD else []
-            found = rounds.measure(Path(name), memory, plan, job.rounds, run_baselines, narrate)
-        under["clickhouse"] = found.pop("clickhouse")
-        found["events_per_second"] = round(US / found["worker_reading_us"])
-        workloads[plan.workload] = found
+        run_baselines = names if plan.workload == BASELINE_WORKLOAD else []
+        if found := attempt(plan.workload, partial(_workload, plan, job.rounds, run_baselines, narrate)):
+            under |= {key: found.pop(key) for key in ("clickhouse", "engine_files")}
+            workloads[plan.workload] = found
+    if not workloads:
+        raise DependencyDown("no workload could be measured; the messages are above")
     first = next(iter(workloads.values()))
     result = {**first, "workloads": workloads}
-    result |= {"baselines": names, **_parts(job, narrate), "condition": under}
+    result |= {"baselines": names, **_parts(job, narrate, attempt), "condition": under, "failed": attempt.failed}
     result["figures"] = figures_of(result)
-    result["ok"] = all(figure["ok"] for figure in result["figures"])
+    result["ok"] = not attempt.failed and all(figure["ok"] for figure in result["figures"])
     return result
 
 
-def _parts(job: Job, narrate: Narrate) -> dict[str, Any]:
+class Attempt:
+    """Runs the parts of a measurement: one that fails does not take the figures of the others with it."""
+
+    def __init__(self, narrate: Narrate) -> None:
+        self._narrate = narrate
+        self.failed: dict[str, str] = {}
+        """Part -> why it has no figures."""
+
+    def __call__(self, part: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Its figures; none when it failed."""
+        try:
+            return measure()
+        except PenstockError as error:
+            self.failed[part] = str(error)
+            self._narrate(f"{part}: not measured: {error}")
+            return {}
+
+
+def _workload(plan: Plan, rounds_: int, names: Sequence[str], narrate: Narrate) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name, _memory(Path(name)) as memory:
+        found = rounds.measure(Path(name), memory, plan, rounds_, names, narrate)
+    found["engine_files"] = "disk" if memory == Path(name) else "memory"
+    found["events_per_second"] = round(US / found["worker_reading_us"])
+    return found
+
+
+def _parts(job: Job, narrate: Narrate, attempt: Attempt) -> dict[str, Any]:
     """What is measured apart from the rounds of a workload."""
     parts: dict[str, Any] = {}
     if job.claims is not None:
-        parts["claims"] = claims.measure(job.claims, job.rounds, narrate)
+        parts["claims"] = attempt("claims", partial(claims.measure, job.claims, job.rounds, narrate))
     if job.mocked is not None:
-        parts["scaling"] = mocked.measure(job.mocked, job.rounds, narrate)
+        parts["scaling"] = attempt("scaling", partial(mocked.measure, job.mocked, job.rounds, narrate))
     if job.live_s > 0:
-        parts["live"] = live.measure(job.plans[0], job.live_s, job.rounds, narrate)
+        parts["live"] = attempt("live", partial(live.measure, job.plans[0], job.live_s, job.rounds, narrate))
     return parts
 
 

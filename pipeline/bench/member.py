@@ -1,12 +1,14 @@
 """A worker as `penstock run --until-caught-up` runs it, which tells at its end what CPU it used from its first read on.
 
-`python -m pipeline.bench.member CONFIG [steady]` prints one JSON object; with `steady` the worker works until it gets SIGTERM
-and tells the freshness of every batch. What it used before its first read (the interpreter, imports, joining the group,
-the window) is told apart as `start_cpu_s`: it is paid once, not per record, and the floor leaves it out too.
+`python -m pipeline.bench.member CONFIG [--steady] [--beside PID]` prints one JSON object; with `--steady` the worker works
+until it gets SIGTERM and tells the freshness of every batch. What it used before its first read (the interpreter, imports,
+joining the group, the window) is told apart as `start_cpu_s`: it is paid once, not per record, and the floor leaves it out
+too. So is what the engine, the process PID, had used by then: it is told as `beside_cpu_s`.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -17,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import uvloop
 
 from pipeline import config as configuration
@@ -35,24 +38,32 @@ COUNTERS = {
 
 def main(arguments: Sequence[str]) -> int:
     """Gives the worker's own exit code."""
-    config = configuration.load(Path(arguments[0]), os.environ)
+    options = _options(arguments)
+    config = configuration.load(options.config, os.environ)
     logs.configure(config.log)
     parts = assemble(config)
-    steady = arguments[1:] == ["steady"]
-    freshness_s = _kept_freshness(parts.metrics) if steady else []
-    beginning = _kept_beginning(parts.metrics)
-    worker = Worker(parts, until_caught_up=not steady)
-    started = Moment(time.monotonic(), cpu_s())
+    freshness_s = _kept_freshness(parts.metrics) if options.steady else []
+    beginning = _kept_beginning(parts.metrics, options.beside)
+    worker = Worker(parts, until_caught_up=not options.steady)
+    started = _moment(options.beside)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = int(runner.run(worker.run()))
     figures = told(parts.metrics)
     begun = beginning[0] if beginning else started
     # From the first read on, as the floor is: what comes before is paid once, whatever there is to read.
-    figures |= {"cpu_s": cpu_s() - begun.cpu_s, "start_cpu_s": begun.cpu_s}
+    figures |= {"cpu_s": cpu_s() - begun.cpu_s, "start_cpu_s": begun.cpu_s, "beside_cpu_s": begun.beside_cpu_s}
     figures |= {"wall_s": time.monotonic() - started.at_s, "reading_s": time.monotonic() - begun.at_s}
     figures["peak_mib"] = peak_mib()
-    print(json.dumps(figures | ({"freshness_s": freshness_s} if steady else {})))
+    print(json.dumps(figures | ({"freshness_s": freshness_s} if options.steady else {})))
     return code
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.bench.member")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--steady", action="store_true")
+    parser.add_argument("--beside", type=int, default=0, metavar="PID")
+    return parser.parse_args(arguments)
 
 
 def _kept_freshness(metrics: Metrics) -> list[float]:
@@ -69,20 +80,26 @@ def _kept_freshness(metrics: Metrics) -> list[float]:
 
 
 class Moment(NamedTuple):
-    """A time, and the CPU time used before it."""
+    """A time, and the CPU time used before it, by this process and by the one beside it."""
 
     at_s: float
     cpu_s: float
+    beside_cpu_s: float
 
 
-def _kept_beginning(metrics: Metrics) -> list[Moment]:
+def _moment(beside: int) -> Moment:
+    used = psutil.Process(beside).cpu_times() if beside else None
+    return Moment(time.monotonic(), cpu_s(), used.user + used.system if used else 0.0)
+
+
+def _kept_beginning(metrics: Metrics, beside: int) -> list[Moment]:
     """When the first partitions were prepared and nothing had been fetched yet, as a list of one."""
     kept: list[Moment] = []
     count = metrics.recovered
 
     def keep(batches: int, rows: int) -> None:
         if not kept:
-            kept.append(Moment(time.monotonic(), cpu_s()))
+            kept.append(_moment(beside))
         count(batches, rows)
 
     metrics.recovered = keep  # type: ignore[method-assign]

@@ -15,22 +15,20 @@ import json
 import os
 import queue
 import statistics
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from pipeline import workload
 from pipeline.bench import canned
 from pipeline.bench.member import cpu_s
 from pipeline.bench.rounds import Narrate
-from pipeline.bench.stage import environment
+from pipeline.bench.stage import answer, let_go, waiting_child
 from pipeline.clock import SystemClock
 from pipeline.commands import Read, Release
 from pipeline.dedup import Dedup
-from pipeline.errors import DependencyDown
 from pipeline.flow import BatchSealed, Drain, Event, Flow, FlowDrained, FlowFault
 from pipeline.metrics import Metrics
 from pipeline.recovery import Recovery
@@ -190,42 +188,17 @@ def measure(sizes: Sizes, rounds: int, narrate: Narrate) -> dict[str, Any]:
 
 def _together(workers: int, sizes: Sizes) -> dict[str, float]:
     """Records per second of all, and CPU microseconds per record."""
-    command = [sys.executable, "-m", "pipeline.bench.mocked", str(sizes.seconds), str(sizes.records)]
+    arguments = ("pipeline.bench.mocked", str(sizes.seconds), str(sizes.records))
     with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(_started([*command, str(place)])) for place in range(workers)]
+        processes = [stack.enter_context(waiting_child(*arguments, str(place))) for place in range(workers)]
         for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        told = [_answer(process) for process in processes]
+            let_go(process)
+        told = [answer(process, WAIT_S_MAX) for process in processes]
     records = sum(one["records"] for one in told)
     return {
         "per_s": sum(one["records"] / one["wall_s"] for one in told),
         "cpu_us": sum(one["cpu_s"] for one in told) / records * 1e6,
     }
-
-
-@contextlib.contextmanager
-def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A worker that has made its records and waits for the line."""
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
-    ) as process:
-        try:
-            assert process.stdout is not None
-            if process.stdout.readline().strip() != "ready":
-                raise DependencyDown("a mocked worker did not start; its messages are above")
-            yield process
-        finally:
-            process.kill()
-
-
-def _answer(process: subprocess.Popen[str]) -> dict[str, float]:
-    out, _ = process.communicate(timeout=WAIT_S_MAX)
-    if process.returncode != 0:
-        raise DependencyDown(f"a mocked worker ended with {process.returncode}; its messages are above")
-    found: dict[str, float] = json.loads(out.strip().splitlines()[-1])
-    return found
 
 
 if __name__ == "__main__":

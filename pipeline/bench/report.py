@@ -60,7 +60,7 @@ def _tables(result: Result, table: Table) -> list[str]:
 
 def _remarks(result: Result) -> list[str]:
     """What a figure of the table does not say by itself."""
-    remarks = []
+    remarks = [f"{part}: not measured: {why}" for part, why in result.get("failed", {}).items()]
     if live := result.get("live"):
         remarks.append(
             f"Freshness: of the oldest record of each batch when it was acknowledged, at {live['freshness_rate']:,} records/s, "
@@ -184,7 +184,9 @@ def _verdict(result: Result) -> str:
         f"worker: {flat['events_per_second']:,} records/s on this machine beside broker and engine, "
         f"{flat['peak_mib']:.0f} MiB peak, {flat['start_cpu_s']:.2f} s CPU to start, {flat['commits']:.0f} commits"
     )
-    return f"{speed}\n" + (f"bar missed: {', '.join(missed)}" if missed else "bar met")
+    if missed:
+        return f"{speed}\nbar missed: {', '.join(missed)}"
+    return speed + ("\nbar met" if result["ok"] else "")
 
 
 def _markdown_table(rows: Sequence[Row]) -> str:

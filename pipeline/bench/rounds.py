@@ -81,10 +81,9 @@ def _floor(scene: Stage) -> Round:
 def _worker(scene: Stage, name: str) -> Round:
     table = f"bench_{name}"
     scene.create_tables(table)
-    config = scene.write_config(name, table)
-    engine_before_s = scene.engine.cpu_seconds()
-    told = stage.child("pipeline.bench.member", str(config))
-    engine_s = scene.engine.cpu_seconds() - engine_before_s
+    scene.stop_merges(table)
+    told = stage.child("pipeline.bench.member", str(scene.write_config(name, table)), "--beside", str(scene.engine.pid))
+    engine_s = scene.engine.cpu_seconds() - told["beside_cpu_s"]
     stored = scene.stored(table)
     accounted = told["rows"] + told["duplicates"] + told["rejects"]
     if told["records"] != scene.records or accounted != scene.records or stored != (told["rows"], told["rows"]):
@@ -124,6 +123,7 @@ def _baseline(scene: Stage, name: str, number: int) -> Round:
     """One program on a part of the topic. Every record that the table can take must be in it."""
     table = f"bench_{name}_{number}"
     scene.create_tables(table)
+    scene.stop_merges(table)
     if name == "lines":
         scene.clickhouse.command(f"ALTER TABLE {table} MODIFY COLUMN viewed_at Int64")
     partitions = min(BASELINE_PARTITIONS_MAX, scene.plan.partitions)

@@ -28,7 +28,7 @@ from pipeline.workload.produce import Feed, expected, shares
 
 TOPIC = "bench"
 LIVE_TOPIC = "bench-live"
-"""Empty, for what is measured while records arrive."""
+"""And a number: empty, for what is measured while records arrive; one a round, or the next worker would read the rest of it."""
 DEAD_LETTERS = "bench-dead"
 CHILD_S_MAX = 300.0
 DUPLICATES = 0.05
@@ -123,6 +123,11 @@ class Stage:
         }
         return contracts.load(route, dedup, columns)
 
+    def stop_merges(self, name: str) -> None:
+        """Merges cost every program the same a row, but start when they like: a short run has few, a long one many."""
+        for table in self.tables(name).values():
+            self.clickhouse.command(f"SYSTEM STOP MERGES {table}")
+
     def drop_tables(self, name: str) -> None:
         """Gives their memory and files back; what is stored is of no use after it was counted."""
         for table in self.tables(name).values():
@@ -136,10 +141,10 @@ class Stage:
         ]
         return sum(int(rows) for rows, _ in found), sum(int(ids) for _, ids in found)
 
-    def write_config(self, name: str, table: str, *, claims: bool = True, live: bool = False) -> Path:
+    def write_config(self, name: str, table: str, *, claims: bool = True, live_topic: str = "") -> Path:
         """A configuration with everything on, for a group and a pipeline name of its own.
 
-        Without `claims` there is no dedup; `live` reads the topic that is filled meanwhile, with a batch age of half a second.
+        Without `claims` there is no dedup. `live_topic` is one that is filled meanwhile; its batches seal after half a second.
         """
         path = self.directory / f"{name}.toml"
         route = self._route(table)
@@ -152,11 +157,11 @@ class Stage:
                 brokers=self.kafka.brokers,
                 reader=self.kafka.reader,
                 url=self.engine.url,
-                topic=LIVE_TOPIC if live else TOPIC,
+                topic=live_topic or TOPIC,
                 target=target,
                 contract=self.shape.contract,
                 key=", ".join(f'"{field}"' for field in self.shape.key) if claims else "",
-                age_ms_max=500 if live else 1_000,
+                age_ms_max=500 if live_topic else 1_000,
                 dead_letters=DEAD_LETTERS,
                 lane=f'[decode]\nlane = "{self.plan.lane}"' if self.plan.lane else "",
             )
@@ -171,17 +176,21 @@ class Stage:
 
 
 @contextlib.contextmanager
-def opened(directory: Path, plan: Plan) -> Iterator[Stage]:
+def opened(directory: Path, plan: Plan, *, live_topics: int = 0) -> Iterator[Stage]:
     """Starts broker and engine, fills the topic with the workload, and stops everything at the end."""
     shape = workload.shape(plan.workload)
     with contextlib.ExitStack() as stack:
-        brokers = stack.enter_context(_broker(plan.partitions))
+        brokers = stack.enter_context(_broker(plan.partitions, live_topics))
         kafka = Kafka(brokers=brokers, group="bench", reader=plan.reader)
         engine = stack.enter_context(ChdbServer(directory / "engine"))
         clickhouse = ClickHouse(ClickHouseConfig(urls=[engine.url]))
         stack.callback(clickhouse.close)
         nbytes = _fill(kafka, Generator(shape, plan.seed, MIX), plan)
         yield Stage(directory, plan, shape, kafka, engine, clickhouse, nbytes)
+
+
+def live_topic(number: int) -> str:
+    return f"{LIVE_TOPIC}-{number}"
 
 
 def child(module: str, *arguments: str, timeout_s: float = CHILD_S_MAX) -> dict[str, Any]:
@@ -199,15 +208,55 @@ def child(module: str, *arguments: str, timeout_s: float = CHILD_S_MAX) -> dict[
     return found
 
 
+@contextlib.contextmanager
+def waiting_child(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A module in a process of its own that has made ready and waits for `let_go`; see `answer`."""
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != "ready":
+                raise DependencyDown(f"the process `{module}` did not start; its messages are above")
+            yield process
+        finally:
+            process.kill()
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    """The line that a waiting child waits for."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def answer(process: subprocess.Popen[str], timeout_s: float = CHILD_S_MAX) -> dict[str, float]:
+    """The JSON object that it prints last."""
+    try:
+        out, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise GaveUp(f"`{_module(process)}` was not done within {timeout_s:.0f} s and was killed") from None
+    if process.returncode != 0:
+        raise DependencyDown(f"`{_module(process)}` ended with {process.returncode}; its messages are above")
+    found: dict[str, float] = json.loads(out.strip().splitlines()[-1])
+    return found
+
+
+def _module(process: subprocess.Popen[str]) -> str:
+    return str(list(process.args)[2])  # type: ignore[arg-type]
+
+
 def environment() -> dict[str, str]:
     """Ours, without overlays of the configuration: the run must be the one that is described."""
     return {key: value for key, value in os.environ.items() if not key.startswith("PENSTOCK__")}
 
 
 @contextlib.contextmanager
-def _broker(partitions: int) -> Iterator[str]:
+def _broker(partitions: int, live_topics: int) -> Iterator[str]:
     """The mock cluster in a process of its own; gives its address."""
-    topics = [f"--topic={TOPIC}:{partitions}", f"--topic={LIVE_TOPIC}:{partitions}", f"--topic={DEAD_LETTERS}:1"]
+    names = [TOPIC, *map(live_topic, range(live_topics))]
+    topics = [*(f"--topic={name}:{partitions}" for name in names), f"--topic={DEAD_LETTERS}:1"]
     command = [sys.executable, "-m", "pipeline.embedded.mock_kafka", *topics]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -10,8 +10,10 @@ import pytest
 
 from pipeline import workload as workloads
 from pipeline.bench import baselines, chart, claims, live, report, sizes
+from pipeline.bench.measure import Attempt
 from pipeline.bench.verdicts import FIGURES, figures_of
 from pipeline.cli.bench import WORKLOADS
+from pipeline.errors import GaveUp
 
 
 def workload(**more: float) -> dict[str, Any]:
@@ -162,3 +164,19 @@ def test_claims_are_counted_and_costs_are_those_of_the_lane() -> None:
     assert 16 < found["bytes_per_id"] < 200
     window = claims.Window(1_000)
     assert window.ids == 1_000
+
+
+def test_a_part_that_fails_does_not_take_the_others_with_it(result: dict[str, Any]) -> None:
+    def fails() -> dict[str, Any]:
+        raise GaveUp("the worker did not stop")
+
+    said: list[str] = []
+    attempt = Attempt(said.append)
+    assert attempt("live", fails) == {}
+    assert attempt("claims", lambda: {"ids": 1}) == {"ids": 1}
+    assert said == ["live: not measured: the worker did not stop"]
+    result |= {"live": {}, "failed": attempt.failed, "ok": False}
+    text = report.text(result, report._markdown_table)
+    assert said[0] in text
+    assert "Freshness: of the oldest" not in text
+    assert not text.endswith("bar met")
