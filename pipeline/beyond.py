@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from typing import NamedTuple
 
 from pipeline.lane import LeftOut, Ranges
 from pipeline.types import Partition, Span
@@ -16,11 +17,20 @@ PAGE_OFFSETS = 200_000
 """Offsets of one question; a batch has as many rows at the most, by default."""
 
 
+class Ahead(NamedTuple):
+    """How far the ids of the rows behind a page are claimed, whatever their offsets: record times need not be in order."""
+
+    until_ms: int = 0
+    """Those of records up to this time are."""
+    enough_until: int = 0
+    """Pages that end at this offset or before need no more than that."""
+
+
 class Beyond:
     """Of one partition. Used by the data-plane thread only.
 
     `ask` gives the offsets inside a span that have rows. `claim` claims their ids and those of the rows for a window after it,
-    and gives the offset before which all are claimed.
+    but for the ones after it that are claimed already, up to a record time.
     """
 
     page_offsets = PAGE_OFFSETS
@@ -31,15 +41,14 @@ class Beyond:
         end: int,
         letters: frozenset[int],
         ask: Callable[[Span], Ranges],
-        claim: Callable[[Span], int],
+        claim: Callable[[Span, int], Ahead],
     ) -> None:
         self.end = end
         """The offset after the last row or letter there."""
         self._letters = sorted(letters)
         self._ask = ask
         self._claim = claim
-        self._claimed = 0
-        """Every row before this offset is claimed."""
+        self._ahead = Ahead()
         self._page = Span(partition, 0, 0)
         self._stored = Ranges(())
 
@@ -49,8 +58,8 @@ class Beyond:
             return None
         if first < self._page.first or min(next_offset, self.end) > self._page.next:
             page = Span(self._page.partition, first, max(next_offset, first + self.page_offsets))
-            if self._claimed < self.end:
-                self._claimed = max(page.next, self._claim(page._replace(first=max(first, self._claimed))))
+            if page.next > self._ahead.enough_until:
+                self._ahead = self._claim(page, self._ahead.until_ms)
             self._stored = self._ask(page)
             self._page = page
         letters = frozenset(self._letters[bisect_left(self._letters, first) : bisect_left(self._letters, next_offset)])

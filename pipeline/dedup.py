@@ -226,17 +226,18 @@ class Dedup:
 
     def restore_stored(
         self, rows: bytes, key_types: Sequence[str], partitions: Sequence[Partition], domain: bytes
-    ) -> None:
+    ) -> int:
         """The same for rows that may be beyond the positions. They are stored, so no end of a reading makes them void."""
         if self.claims is None:
-            return
+            return 0
         slots = {}
         for partition in partitions:
             identity = self._identities.setdefault(partition, len(self._identities))
             slots[partition.number] = self.claims.open_slot(identity)
-        self.claims.restore(rows, key_types, slots, domain)
+        restored = self.claims.restore(rows, key_types, slots, domain)
         for slot in slots.values():
             self.claims.freeze_slot(slot, OFFSET_MAX)
+        return restored
 
 
 def domain(topic: str, table: str) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pipeline import spans as span_reader
 from pipeline.batch import Counts, OpenBatch, TableBlock
-from pipeline.beyond import Beyond
+from pipeline.beyond import Ahead, Beyond
 from pipeline.bounds import Bounds
 from pipeline.clock import Clock
 from pipeline.commands import Prepare
@@ -87,7 +87,7 @@ class Recovery:
     def claim(self, records: Records, first: int, cut: int, stored: Ranges) -> None:
         """Claims the ids of the stored ones among the records `[first, cut)` of a run, and nothing else.
 
-        Also where tables tell ids: `Window.claim_stored` looks ahead by record times, which need not be in order.
+        Also where tables tell ids: rows may have come since `Window.claim_stored` looked ahead, or it looked no further.
         """
         lane = self._lanes[records.partition.topic]
         self._dedup.held_of(records.timestamps[first:cut])
@@ -332,9 +332,11 @@ class Recovery:
     def _stored_of(self, span: Span) -> Ranges:
         return self._stored([span]).get(span.partition, _NONE)
 
-    def _claim_beyond(self, span: Span) -> int:
+    def _claim_beyond(self, span: Span, after_ms: int) -> Ahead:
         topic = span.partition.topic
-        return self._window.claim_stored(topic, [span]) if self._window.has_ids(topic) else 0
+        return (
+            self._window.claim_stored(topic, [span], after_ms) if self._window.has_ids(topic) else Ahead(0, OFFSET_MAX)
+        )
 
     def _look_until(self, partition: Partition, position: int) -> int:
         """How far rows beyond a position are looked for: in a bounded reading, to know whether they are of this topic."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import spans as span_reader
+from pipeline.beyond import Ahead
 from pipeline.clickhouse import ClickHouse, literal, quote, quote_table
 from pipeline.clock import Clock
 from pipeline.config.schema import Dedup as DedupConfig
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _ROW_TIME_MS = 1_000
 """A lineage column may have whole seconds only."""
+TIME_MAX = 2**63 - 1
 
 
 class Window:
@@ -125,30 +127,44 @@ class Window:
             self._sink.has_lineage(target.table) and _has_times(target) for target in targets
         )
 
-    def claim_stored(self, topic: str, spans: Sequence[Span]) -> int:
+    def claim_stored(self, topic: str, spans: Sequence[Span], after_ms: int = 0) -> Ahead:
         """Claims the ids of the rows that are stored inside these spans of one topic, and for a window after each.
 
         A record there that has no row may have been dropped as a copy of one that is not known here any more. A later copy
-        that has the row must find it dropped again. Gives the offset before which every row is claimed, whichever table has it.
+        that has the row must find it dropped again. Rows after the spans are claimed already when their records are not later
+        than `after_ms`. Gives how far those after the first span are now, whichever table has them.
         """
-        end = OFFSET_MAX
-        for target in self._contracts[topic].tables.values():
-            until_ms = self._later_ms(target, spans)
-            self._dedup.held_until(max(until_ms.values()) if until_ms else self._latest_ms(target, spans))
-            sql = stored_ids_sql(target.table, target.key_columns, spans, until_ms, self._config.ids_max)
-            rows = self._ids_of(target, sql)
-            self._dedup.restore_stored(
-                rows, _layout(target), [span.partition for span in spans], domain(topic, target.table)
-            )
-            if until_ms:
-                end = min(end, last_offset(rows) + 1)
-        return end
+        targets = self._contracts[topic].tables.values()
+        until_ms = self._until_ms(targets, spans)
+        last = min(self._claim_until(target, spans, after_ms, until_ms) for target in targets)
+        first, reached_ms = spans[0].first, until_ms[spans[0].partition.number]
+        if last < OFFSET_MAX:
+            # These may have taken the places of earlier ones, so all are asked for again, but not in every page: that would
+            # take longer than to read it.
+            return Ahead(enough_until=(first + last) // 2)
+        return Ahead(max(after_ms, reached_ms), OFFSET_MAX if reached_ms == TIME_MAX else 0)
 
-    def _later_ms(self, target: Target, spans: Sequence[Span]) -> dict[int, int]:
-        """Partition -> the record time a window after the first row behind its span, or of the latest, where there are any."""
-        doing = f"looking for later rows of {target.table}"
-        found = [tuple(map(int, row)) for row in self._ask(doing, later_rows_sql(target.table, spans))]
-        return {number: min(first_ms + self._config.window_s * 1000, last_ms) for number, first_ms, last_ms in found}
+    def _until_ms(self, targets: Iterable[Target], spans: Sequence[Span]) -> dict[int, int]:
+        """Partition -> the record time a window after the first row behind its span; TIME_MAX where no row is later."""
+        until_ms = {span.partition.number: TIME_MAX for span in spans}
+        latest_ms = dict.fromkeys(until_ms, 0)
+        for target in targets:
+            found = self._ask(f"looking for later rows of {target.table}", later_rows_sql(target.table, spans))
+            for number, first_ms, last_ms in (map(int, row) for row in found):
+                if first_ms > 0:
+                    until_ms[number] = min(until_ms[number], first_ms + self._config.window_s * 1000)
+                latest_ms[number] = max(latest_ms[number], last_ms)
+        self._dedup.held_until(max(min(until_ms[number], latest_ms[number]) for number in until_ms))
+        return {number: until if until < latest_ms[number] else TIME_MAX for number, until in until_ms.items()}
+
+    def _claim_until(self, target: Target, spans: Sequence[Span], after_ms: int, until_ms: Mapping[int, int]) -> int:
+        """Claims what one table has of that. Gives the offset of the last row claimed, or OFFSET_MAX when all of them are."""
+        ids_max, partitions = self._config.ids_max, [span.partition for span in spans]
+        sql = stored_ids_sql(target.table, target.key_columns, spans, after_ms, until_ms, ids_max)
+        rows = self._ids_of(target, sql)
+        scope = domain(partitions[0].topic, target.table)
+        restored = self._dedup.restore_stored(rows, _layout(target), partitions, scope)
+        return OFFSET_MAX if restored < ids_max else last_offset(rows)
 
     def _from_table(self, target: Target, reach: Span) -> int:
         """Claims (key, partition, offset) of the rows whose record time is within the window before the reach, or later."""
@@ -269,33 +285,45 @@ def latest_row_sql(table: str, reaches: Sequence[Span]) -> str:
 
 
 def later_rows_sql(table: str, spans: Sequence[Span]) -> str:
-    """(partition, record time of the first, latest record time) of the rows after each of these spans of one topic, where
-    there are any. Times are in ms since 1970.
+    """(partition, record time of the first row behind its span, latest record time from the span's begin on) of each of these
+    spans of one topic that has rows from its begin on. Times are in ms since 1970; 0 where no row is behind the span.
     """
-    parts = " OR ".join(f"(_partition = {span.partition.number} AND _offset >= {span.next})" for span in spans)
+    inside = _from_on((partition, first) for partition, first, _ in spans)
+    behind = _from_on((partition, end) for partition, _, end in spans)
     return (
-        "SELECT _partition, toUnixTimestamp64Milli(toDateTime64(argMin(_timestamp, _offset), 3)), "
+        f"SELECT _partition, toUnixTimestamp64Milli(toDateTime64(argMinIf(_timestamp, _offset, {behind}), 3)), "
         "toUnixTimestamp64Milli(toDateTime64(max(_timestamp), 3)) "
-        f"FROM {quote_table(table)} WHERE _topic = {literal(spans[0].partition.topic)} AND ({parts}) "
+        f"FROM {quote_table(table)} WHERE _topic = {literal(spans[0].partition.topic)} AND ({inside}) "
         "AND _timestamp <= now64(3) GROUP BY _partition"
     )
 
 
+def _from_on(places: Iterable[tuple[Partition, int]]) -> str:
+    return " OR ".join(f"(_partition = {partition.number} AND _offset >= {offset})" for partition, offset in places)
+
+
 def stored_ids_sql(
-    table: str, key_columns: tuple[str, ...], spans: Sequence[Span], until_ms: Mapping[int, int], ids_max: int
+    table: str,
+    key_columns: tuple[str, ...],
+    spans: Sequence[Span],
+    after_ms: int,
+    until_ms: Mapping[int, int],
+    ids_max: int,
 ) -> str:
-    """The event keys of the rows inside these spans of one topic and, up to a record time in ms since 1970, after them, in the
-    order of their offsets, as the claim table restores them.
+    """The event keys of the rows inside these spans of one topic and, between two record times in ms since 1970, behind them,
+    in the order of their offsets, as the claim table restores them: of more than it holds, those that are read first.
     """
     keys = ", ".join(quote(column) for column in key_columns)
+    no_null = " AND ".join(f"{quote(column)} IS NOT NULL" for column in key_columns)
     time = "toUnixTimestamp64Milli(toDateTime64(_timestamp, 3))"
     parts = " OR ".join(
-        f"(_partition = {p.number} AND _offset >= {first} AND (_offset < {end} OR {time} <= {until_ms.get(p.number, 0)}))"
-        for p, first, end in spans
+        f"(_partition = {partition.number} AND _offset >= {first} AND "
+        f"(_offset < {end} OR ({time} > {after_ms} AND {time} <= {until_ms[partition.number]})))"
+        for partition, first, end in spans
     )
     return (
         f"SELECT {keys}, toInt32(_partition) AS _partition, toInt64(_offset) AS _offset FROM {quote_table(table)} "
-        f"WHERE _topic = {literal(spans[0].partition.topic)} AND ({parts}) ORDER BY _offset LIMIT {ids_max}"
+        f"WHERE _topic = {literal(spans[0].partition.topic)} AND ({parts}) AND {no_null} ORDER BY _offset LIMIT {ids_max}"
     )
 
 

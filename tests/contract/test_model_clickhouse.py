@@ -5,20 +5,22 @@ from __future__ import annotations
 import random
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import pytest
 
 from pipeline import contract as contracts
+from pipeline.beyond import Beyond
 from pipeline.classify import ErrorClass
 from pipeline.clickhouse import ClickHouse, ClickHouseError
 from pipeline.config.schema import ClickHouse as ClickHouseConfig
 from pipeline.config.schema import Dedup
+from pipeline.lane import Ranges
 from pipeline.native import BlockBuilder, Run, append
 from pipeline.sink import extents_sql, stored_sql
 from pipeline.types import Partition, Span
-from pipeline.window import last_offset, later_rows_sql, latest_row_sql, recent_ids_sql, stored_ids_sql
+from pipeline.window import Window, last_offset, later_rows_sql, latest_row_sql, recent_ids_sql, stored_ids_sql
 from tests.simulation.clickhouse_model import Server, SimClickHouse, Table
 from tests.simulation.contracts import REFUSED, TABLE, TOPIC, First, columns, load
 from tests.simulation.faults import Faults
@@ -85,12 +87,12 @@ def place(request: pytest.FixtureRequest) -> Iterator[Any]:
     engine.client.close()
 
 
-def put(place: Any, rows: Sequence[Row], token: str, partition: int = 0) -> None:
-    """Inserts events as one Native block of the project's own builder."""
+def put(place: Any, rows: Sequence[Row], token: str, partition: int = 0, second_of: Callable[[int], int] = int) -> None:
+    """Inserts events as one Native block of the project's own builder; their records are a second apart by default."""
     builder = BlockBuilder(TARGET.columns, key=TARGET.key_columns, encode_json=contracts.encode_json)
     events = [First(offset, offset, n, shard) for offset, n, shard in rows]
     offsets = array("q", [offset for offset, _, _ in rows])
-    times = array("q", [START_MS + offset * 1_000 for offset in offsets])
+    times = array("q", [START_MS + second_of(offset) * 1_000 for offset in offsets])
     statuses = bytearray(len(rows))
     append({First: builder}, list(events), Run(TOPIC, partition, 0, offsets, times), None, None, statuses)
     place.client.insert(place.client.encode(TABLE, NAMES, builder.finish()), token)
@@ -211,13 +213,16 @@ def test_ids_inside_spans_and_for_a_time_after_them(place: Any) -> None:
     here, there, none = (Partition(TOPIC, number) for number in range(3))
     spans = [Span(here, 4, 5), Span(there, 6, 8), Span(none, 0, 50)]
     later = sorted(tuple(row) for row in place.client.query_rows(later_rows_sql(TABLE, spans)))
-    assert later == [(0, START_MS + 6_000, START_MS + 30_000)]
-    for until_ms, ids_max, expected in (
-        ({0: START_MS + 9_000}, 100, [(0, 4), (0, 6), (1, 7), (0, 9)]),
-        ({0: START_MS + 9_000}, 2, [(0, 4), (0, 6)]),
-        ({}, 100, [(0, 4), (1, 7)]),
+    assert later == [(0, START_MS + 6_000, START_MS + 30_000), (1, 0, START_MS + 7_000)]
+    everything = dict.fromkeys(range(3), 2**63 - 1)
+    for after_s, until_ms, ids_max, expected in (
+        (0, everything | {0: START_MS + 9_000}, 100, [(0, 4), (0, 6), (1, 7), (0, 9)]),
+        (0, everything | {0: START_MS + 9_000}, 2, [(0, 4), (0, 6)]),
+        (6, everything | {0: START_MS + 9_000}, 100, [(0, 4), (1, 7), (0, 9)]),
+        (6, everything, 100, [(0, 4), (1, 7), (0, 9), (0, 30)]),
+        (9, everything | {0: START_MS + 6_000}, 100, [(0, 4), (1, 7)]),
     ):
-        sql = stored_ids_sql(TABLE, ("id",), spans, until_ms, ids_max)
+        sql = stored_ids_sql(TABLE, ("id",), spans, START_MS + after_s * 1_000, until_ms, ids_max)
         data = b"".join(place.client.query_bytes(sql, "RowBinary"))
         assert [(p, o) for _, p, o in struct.iter_unpack("<Qiq", data)] == expected
         assert last_offset(data) == expected[-1][1]
@@ -233,3 +238,53 @@ def test_the_latest_row_of_several_partitions(place: Any) -> None:
         reaches = [Span(here, 0, ends[0]), Span(there, 0, ends[1]), Span(none, 0, 50)]
         assert place.client.query_rows(latest_row_sql(TABLE, reaches))[0][0] == START_MS + latest * 1_000
     assert place.client.query_rows(latest_row_sql(TABLE, [Span(none, 0, 50)]))[0][0] <= 0
+
+
+class Noted:
+    """In the place of the claims: the offsets of the rows that are claimed."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+
+    def held_until(self, time_ms: int) -> None:
+        pass
+
+    def restore_stored(self, rows: bytes, key_types: Any, partitions: Any, domain: bytes) -> int:
+        claimed = [offset for _, _, offset in struct.iter_unpack("<Qiq", rows)]
+        self.offsets += claimed
+        return len(claimed)
+
+
+class Patient:
+    """In the place of the sink."""
+
+    def patiently(self, doing: str, question: Callable[[], Any]) -> Any:
+        return question()
+
+
+def window_of(place: Any, noted: Noted, config: Dedup) -> Window:
+    nothing: Any = None
+    contracts_ = {TOPIC: load(0, True, ("id",))}
+    dedup, sink = cast("Any", noted), cast("Any", Patient())
+    return Window(config, dedup, contracts_, {}, place.client, sink, nothing, nothing, nothing, lambda: None)
+
+
+def test_rows_are_claimed_a_window_ahead_though_their_times_are_not_in_order(place: Any) -> None:
+    """A window has several pages, and is looked for page by page. What lies near the edge of one look, a bit too late for it,
+    is before the edge of the next one; it must not be passed over for having a lower offset than what was claimed already.
+    """
+    place.create(100, "")
+    rng = random.Random(1)
+    seconds = [30 + offset + rng.randint(-20, 20) for offset in range(300)]
+    put(place, [(offset, 1, 0) for offset in range(300)], "a", second_of=seconds.__getitem__)
+    noted = Noted()
+    window = window_of(place, noted, Dedup(key=["id"], window_s=60))
+    claim = lambda span, after_ms: window.claim_stored(TOPIC, [span], after_ms)  # noqa: E731
+    beyond = Beyond(Partition(TOPIC, 0), 300, frozenset(), lambda span: Ranges(()), claim)
+    beyond.page_offsets = 20
+    for page in range(0, 280, 20):
+        beyond.left_out(page, page + 10)
+        until = seconds[page + 20] + 60
+        missed = {o for o in range(300) if o < page + 20 or seconds[o] <= until} - set(noted.offsets)
+        assert not missed, f"page {page}"
+    assert len(noted.offsets) < 2 * 300, "ahead once, and once in its page"

@@ -32,7 +32,9 @@ _WINDOW = re.compile(r"toIntervalSecond\((\d+)\)")
 _BELOW = re.compile(r"_offset < (\d+)")
 _BEFORE = re.compile(r"_partition = (\d+) AND _offset < (\d+)")
 _FROM_ON = re.compile(r"_partition = (\d+) AND _offset >= (\d+)\)")
-_STORED = re.compile(r"_partition = (\d+) AND _offset >= (\d+) AND \(_offset < (\d+) OR .*? <= (\d+)\)")
+_STORED = re.compile(
+    r"_partition = (\d+) AND _offset >= (\d+) AND \(_offset < (\d+) OR \(.*? > (\d+) AND .*? <= (\d+)\)\)"
+)
 _LIMIT = re.compile(r"LIMIT (\d+)")
 
 Row = Mapping[str, Any]
@@ -243,7 +245,7 @@ class Server:
             return _stored(table, sql)
         if "max(_offset)) + 1" in sql:
             return _extents(table, sql)
-        if "argMin(_timestamp, _offset)" in sql:
+        if "argMinIf(_timestamp, _offset, " in sql:
             return _later(table, sql)
         if "max(_timestamp)" in sql:
             return [(_latest_ms(table, sql),)]
@@ -272,9 +274,9 @@ class Server:
         topic = _SPANS.findall(sql)[0][0]
         found = [
             row
-            for partition, first, end, until_ms in (map(int, span) for span in _STORED.findall(sql))
+            for partition, first, end, after_ms, until_ms in (map(int, span) for span in _STORED.findall(sql))
             for row in self.tables[table].of(topic, partition)
-            if row["_offset"] >= first and (row["_offset"] < end or row["_timestamp"] <= until_ms)
+            if row["_offset"] >= first and (row["_offset"] < end or after_ms < row["_timestamp"] <= until_ms)
         ]
         found.sort(key=lambda row: row["_offset"])
         return _row_binary(found[: int(limit)])
@@ -303,12 +305,14 @@ def _extents(table: Table, sql: str) -> list[tuple[Any, ...]]:
 
 
 def _later(table: Table, sql: str) -> list[tuple[Any, ...]]:
+    behind, inside = (dict(_FROM_ON.findall(part)) for part in sql.split(" FROM "))
     topic = _SPANS.findall(sql)[0][0]
     found = []
-    for partition, first in (map(int, place) for place in _FROM_ON.findall(sql)):
-        if later := [row for row in table.of(topic, partition) if row["_offset"] >= first]:
-            nearest = min(later, key=lambda row: row["_offset"])
-            found.append((partition, nearest["_timestamp"], max(row["_timestamp"] for row in later)))
+    for partition, first in inside.items():
+        if rows := [row for row in table.of(topic, int(partition)) if row["_offset"] >= int(first)]:
+            later = [row for row in rows if row["_offset"] >= int(behind[partition])]
+            first_ms = min(later, key=lambda row: row["_offset"])["_timestamp"] if later else 0
+            found.append((int(partition), first_ms, max(row["_timestamp"] for row in rows)))
     return sorted(found)
 
 

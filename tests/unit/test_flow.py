@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any, cast
 
-from pipeline.beyond import Beyond
+from pipeline.beyond import Ahead, Beyond
 from pipeline.clock import ManualClock
 from pipeline.commands import Assigned, Discard, Prepare, Read
 from pipeline.config.schema import ClickHouse, Config, Kafka, Route
@@ -35,7 +35,9 @@ class Recovery:
     def prepare(self, command: Prepare) -> Prepared:
         positions = dict.fromkeys(command.partitions, 10)
         beyond = {
-            partition: Beyond(partition, 12, frozenset(), lambda span: Ranges([(11, 12)]), lambda span: 0)
+            partition: Beyond(
+                partition, 12, frozenset(), lambda span: Ranges([(11, 12)]), lambda span, after_ms: Ahead()
+            )
             for partition in command.partitions
         }
         return Prepared({HERE: 1}, positions, beyond, 0, 0)

@@ -11,15 +11,16 @@ from typing import Any, cast
 import pytest
 
 from pipeline.batch import TableBlock
-from pipeline.beyond import PAGE_OFFSETS, Beyond
+from pipeline.beyond import PAGE_OFFSETS, Ahead, Beyond
 from pipeline.clock import ManualClock
 from pipeline.commands import Assigned, Prepare
 from pipeline.config.schema import Dedup as DedupConfig
-from pipeline.dedup import Dedup
+from pipeline.dedup import OFFSET_MAX, Dedup
 from pipeline.intent import Intent
+from pipeline.lane import Ranges
 from pipeline.recovery import Recovery
 from pipeline.types import Partition, Span
-from pipeline.window import Window, in_order
+from pipeline.window import TIME_MAX, Window, in_order
 
 NEW = 1
 A, B, C, D = (Partition("t", number) for number in range(4))
@@ -45,14 +46,17 @@ class NoWindow:
         self.reaches: list[Span] = []
         self.batches: list[Sequence[Span]] = []
         self.claimed: list[Span] = []
+        self.after_ms: list[int] = []
 
     def has_ids(self, topic: str) -> bool:
         return True
 
-    def claim_stored(self, topic: str, spans: Sequence[Span]) -> int:
-        """A window holds half a page."""
+    def claim_stored(self, topic: str, spans: Sequence[Span], after_ms: int) -> Ahead:
+        """Offsets are a millisecond apart, and a window holds half a page. D has rows up to the offset 1,200,000."""
         self.claimed += spans
-        return spans[-1].next + PAGE_OFFSETS // 2
+        self.after_ms.append(after_ms)
+        until_ms = spans[-1].next + PAGE_OFFSETS // 2
+        return Ahead(until_ms, OFFSET_MAX if until_ms > 1_200_000 else 0)
 
     def rebuild(self, reaches: Iterable[Span], batches: Iterable[Sequence[Span]]) -> int:
         self.reaches, self.batches = list(reaches), list(batches)
@@ -260,12 +264,10 @@ def test_what_is_stored_beyond_the_position_is_asked_for_page_by_page() -> None:
     assert found == [2, *range(1_000_000, 1_200_001)]
     assert all(span.next - span.first == PAGE_OFFSETS for span in table.asked)
     assert len(table.asked) == 7
-    # What is stored is claimed for a window in advance, each row once.
-    claimed = cast("NoWindow", reading._window).claimed
-    assert [span.next for span in claimed] == [span.next for span in table.asked][:-1], (
-        "the last page was claimed before"
-    )
-    assert [span.first for span in claimed] == [1, *(span.next + PAGE_OFFSETS // 2 for span in claimed[:-1])]
+    # What is stored is claimed for a window in advance, behind a page from the time on that the page before has come to.
+    window = cast("NoWindow", reading._window)
+    assert window.claimed == table.asked[:-1], "the last page was claimed before"
+    assert window.after_ms == [0, *(span.next + PAGE_OFFSETS // 2 for span in window.claimed[:-1])]
     # Read again from before the page, as after a rebalance of other partitions.
     assert stored_in(beyond, 999_999, 1_000_001) == [1_000_000]
 
@@ -275,22 +277,61 @@ def stored_in(beyond: Beyond, first: int, next_: int) -> list[int]:
     return [] if left_out is None else [offset for offset in range(first, next_) if offset in left_out.stored]
 
 
+SOME_MS = 1_700_000_000_000
+"""A record time."""
+
+
 class TwoTables(Window):
-    """The first has rows up to offset 900 within the window, the second up to 400; both have later ones."""
+    """Their first rows behind a page, and the latest, are of these record times; the second has a row at these offsets."""
 
-    def __init__(self) -> None:
-        self._config = DedupConfig(key=["id"])
+    def __init__(self, times_ms: dict[str, tuple[int, int]], offsets: Sequence[int] = (), ids_max: int = 1_000) -> None:
+        self._config = DedupConfig(key=["id"], window_s=60, ids_max=ids_max)
         self._dedup = Dedup(self._config)
-        targets = {name: cast("Any", SimpleNamespace(table=name, key_columns=("id",), columns=())) for name in "ab"}
+        columns = [SimpleNamespace(name="id", type="UUID")]
+        targets = {name: SimpleNamespace(table=name, key_columns=("id",), columns=columns) for name in times_ms}
         self._contracts = {"t": cast("Any", SimpleNamespace(tables=targets))}
+        self.times_ms = times_ms
+        self.offsets = offsets
+        self.asked: list[str] = []
 
-    def _later_ms(self, target: Any, spans: Sequence[Span]) -> dict[int, int]:
-        return {A.number: 1_700_000_000_000}
+    def _ask(self, doing: str, sql: str) -> Sequence[Sequence[Any]]:
+        return [(A.number, *times_ms) for name, times_ms in self.times_ms.items() if f"`{name}`" in sql]
 
     def _ids_of(self, target: Any, sql: str) -> bytes:
-        return bytes(16) + struct.pack("<iq", A.number, {"a": 900, "b": 400}[target.table])
+        self.asked.append(sql)
+        offsets = self.offsets if target.table == "b" else ()
+        return b"".join(struct.pack("<qqiq", offset, 0, A.number, offset) for offset in offsets)
 
 
-def test_rows_of_a_union_are_claimed_as_far_as_those_of_each_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.window._layout", lambda target: ["UUID"])
-    assert TwoTables().claim_stored("t", [Span(A, 0, 100)]) == 401
+def test_rows_of_a_union_are_claimed_up_to_one_record_time() -> None:
+    """Also of a table whose own first row is later, or whose rows are all within the window."""
+    late, far = SOME_MS + 5_000, SOME_MS + 100_000
+    for b_ms in ((late, far), (late, late), (0, late)):
+        window = TwoTables({"a": (SOME_MS, far), "b": b_ms})
+        assert window.claim_stored("t", [Span(A, 0, 100)], 7) == Ahead(SOME_MS + 60_000)
+        assert len(window.asked) == 2
+        assert all("> 7 AND " in sql and f"<= {SOME_MS + 60_000})" in sql for sql in window.asked)
+
+
+@pytest.mark.parametrize("b_ms", [(SOME_MS, SOME_MS + 60_000), (0, SOME_MS), (0, 0)])
+def test_what_no_row_is_later_than_is_claimed_once(b_ms: tuple[int, int]) -> None:
+    window = TwoTables({"a": (SOME_MS, SOME_MS), "b": b_ms})
+    assert window.claim_stored("t", [Span(A, 0, 100)]) == Ahead(TIME_MAX, OFFSET_MAX)
+
+
+def test_of_more_rows_than_can_be_claimed_the_first_are_and_again_when_half_of_them_are_read() -> None:
+    times_ms = {"a": (SOME_MS, SOME_MS), "b": (SOME_MS, SOME_MS + 90_000)}
+    window = TwoTables(times_ms, offsets=range(200, 1_200), ids_max=1_000)
+    assert window.claim_stored("t", [Span(A, 201, 301)], 7) == Ahead(0, 700)
+    asked: list[tuple[Span, int]] = []
+    beyond = Beyond(A, 5_000, frozenset(), lambda span: Ranges(()), lambda *words: asked.append(words) or Ahead(0, 700))
+    beyond.page_offsets = 100
+    for first in range(201, 901, 100):
+        beyond.left_out(first, first + 100)
+    assert [(span.first, after_ms) for span, after_ms in asked] == [(201, 0), (601, 0), (701, 0), (801, 0)]
+
+
+def test_of_two_record_times_the_later_one_is_reached() -> None:
+    """The first row behind a page may be earlier than the one behind the page before."""
+    window = TwoTables({"a": (SOME_MS, SOME_MS + 90_000)})
+    assert window.claim_stored("t", [Span(A, 0, 100)], SOME_MS + 70_000) == Ahead(SOME_MS + 70_000)
