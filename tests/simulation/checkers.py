@@ -59,8 +59,6 @@ class Ledger:
         self.by_place: dict[Place, list[Produced]] = {}
         self.committed: dict[Place, int] = {}
         self.findings: list[str] = []
-        self.lost_s = 0.0
-        """When the committed offsets were lost; 0 when they were not."""
         self._latest_ms = 0
         self.passed: Counter[str] = Counter()
         self.look_at_commits = True
@@ -111,7 +109,6 @@ class Ledger:
 
     def offsets_lost(self) -> None:
         """Everything is read again. Letters are looked for as long as there are stored rows ahead."""
-        self.lost_s = self._loop.now_s
         self.committed.clear()
         for records in self.by_place.values():
             last = max((record.offset for record in records if record.rows), default=-1)
@@ -126,14 +123,6 @@ class Ledger:
                 self.passed["copy of a record that Kafka has removed"] += 1
             elif self._latest_ms - min(other.timestamp_ms, record.timestamp_ms) > self._window_ms // 2:
                 self.passed["copy beyond the window"] += 1
-            elif (
-                self.lost_s
-                and other.row_s < self.lost_s
-                and other.place == record.place
-                and other.offset > record.offset
-            ):
-                # It was dropped for the sake of a copy in a partition that belongs to another worker now.
-                self.passed["copy decided anew after offsets were lost"] += 1
             elif other.place == record.place or self._in_one_scope(other, record):
                 self.find(f"doubled: {record.name} is a copy of {other.name}, and both have a row")
             else:
