@@ -159,6 +159,9 @@ def _within_the_promise(rng: Random, found: list[Fault], lineage: bool, window_b
     if kinds & {"retention", "offsets lost"}:
         # Without the metadata nobody knows what is under way.
         left_out |= {"late", *ZOMBIES, "contract changed", "table emptied"}
+    if "table emptied" in kinds - left_out:
+        # The table forgets its tokens with its rows: an insert still on its way would be another one.
+        left_out |= {"late", *ZOMBIES}
     if not lineage:
         # Rows of which a killed server kept the token only: nobody can tell.
         left_out.add("killed")
