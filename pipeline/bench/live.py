@@ -17,18 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Producer
-
 from pipeline import workload
 from pipeline.bench import stage
 from pipeline.bench.rounds import Narrate
 from pipeline.bench.stage import MIX, Plan, Stage, environment
 from pipeline.config.schema import Kafka
 from pipeline.errors import DependencyDown, GaveUp
-from pipeline.kafka import Cluster, properties
-from pipeline.types import Partition
+from pipeline.kafka import Cluster
 from pipeline.workload import Generator
-from pipeline.workload.produce import BURST_S, IDLE_S, Feed, TokenBucket, shares
+from pipeline.workload.premade import Premade
+from pipeline.workload.produce import Feed, shares
 
 SHARE_OF_CAPACITY = 0.7
 PROBE_RECORDS = 200
@@ -37,9 +35,6 @@ SETTLED_BATCHES = 3
 """The first batches hold what came in before the worker was ready."""
 STOP_S_MAX = 60.0
 PROBE_SEED, LIVE_SEED = 1_000, 1_001
-COMPRESSION = "lz4"
-"""The cheapest for a producer that shares the cores with what is measured."""
-QUEUE_BYTES_MAX = 1024 * 1024 * 1024
 
 
 def measure(plan: Plan, seconds: float, rounds: int, narrate: Narrate) -> dict[str, Any]:
@@ -131,52 +126,15 @@ def p99(values: Sequence[float]) -> float:
 
 
 def feed(brokers: str, topic: str, rate: float, seconds: float, name: str) -> dict[str, float]:
-    """Sends records at a steady rate, dated by the client as they are handed over. Returns when all are acknowledged."""
+    """The producer: makes its records, waits for the line, sends them."""
     kafka = Kafka(brokers=brokers, group="bench-live")
-    partitions = [Partition(topic, number) for number in range(Cluster(kafka).topic_partitions(topic))]
     generator = Generator(workload.shape(name), LIVE_SEED, MIX)
-    counts = shares(int(rate * seconds), dict.fromkeys(range(len(partitions)), 0))
+    counts = shares(int(rate * seconds), dict.fromkeys(range(Cluster(kafka).topic_partitions(topic)), 0))
     made = [[record.value for record in generator.records(number, 0, count)] for number, count in counts.items()]
-    settings: dict[str, Any] = {
-        **properties(kafka, "producer"),
-        "compression.type": COMPRESSION,
-        "queue.buffering.max.messages": sum(counts.values()) + 1,
-        "queue.buffering.max.kbytes": QUEUE_BYTES_MAX // 1024,
-    }
-    producer = Producer(settings)
+    producer = Premade(kafka, topic, made)
     print("ready", flush=True)
     sys.stdin.readline()
-    before = _ends(kafka, partitions)
-    started_s = time.monotonic()
-    _send(producer, topic, made, rate)
-    producer.flush()
-    took_s, sent = time.monotonic() - started_s, _ends(kafka, partitions) - before
-    if sent != sum(counts.values()):
-        raise SystemExit(f"{sent} of {sum(counts.values())} records are in {topic}")
-    return {"records": sent, "seconds": took_s}
-
-
-def _send(producer: Any, topic: str, made: Sequence[list[bytes | None]], rate: float) -> None:
-    """Each partition gets its part of every burst."""
-    bucket = TokenBucket(rate)
-    share = max(1, int(rate * BURST_S / len(made)))
-    at = [0] * len(made)
-    left = sum(map(len, made))
-    while left:
-        sent = 0
-        for number, values in enumerate(made):
-            granted = bucket.take(min(share, len(values) - at[number]))
-            for value in values[at[number] : at[number] + granted]:
-                producer.produce(topic, value, None, number)
-            at[number] += granted
-            sent += granted
-        left -= sent
-        producer.poll(0 if sent else IDLE_S)
-
-
-def _ends(kafka: Kafka, partitions: Sequence[Partition]) -> int:
-    """How many records the partitions have had."""
-    return sum(end for _, end in Cluster(kafka).watermarks(partitions).values())
+    return producer.send(rate)._asdict()
 
 
 def _unseen(sent: int) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-DEFAULT_PARTITIONS = 64
+DEFAULT_PARTITIONS = 128
 
 
 class Size(NamedTuple):
-    """`records` is the default; `kept` are the records that a partition surely keeps, by compression.
+    """`records` is the default: so many that the memory a worker takes at its start, page by page, is a small part of the cost.
 
-    The mock cluster drops the oldest batches of a partition above 5 MiB as sent; seen kept were a quarter more than these.
+    `kept` are the records that a partition surely keeps, by compression. The mock cluster drops the oldest batches of a
+    partition above 5 MiB as sent; seen kept were a quarter more than these.
     """
 
     records: int
@@ -18,11 +19,11 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "flat": Size(2_097_152, {"zstd": 40_000, "lz4": 36_000, "none": 20_000}),
-    "commerce": Size(524_288, {"zstd": 22_000, "lz4": 14_000, "none": 5_000}),
-    "logs": Size(262_144, {"zstd": 15_000, "lz4": 8_500, "none": 2_200}),
-    "wide": Size(131_072, {"zstd": 7_000, "lz4": 4_300, "none": 1_800}),
-    "nested": Size(131_072, {"zstd": 11_000, "lz4": 6_800, "none": 2_000}),
+    "flat": Size(5_000_000, {"zstd": 40_000, "lz4": 36_000, "none": 20_000}),
+    "commerce": Size(2_500_000, {"zstd": 22_000, "lz4": 14_000, "none": 5_000}),
+    "logs": Size(1_000_000, {"zstd": 15_000, "lz4": 8_500, "none": 2_200}),
+    "wide": Size(500_000, {"zstd": 7_000, "lz4": 4_300, "none": 1_800}),
+    "nested": Size(500_000, {"zstd": 11_000, "lz4": 6_800, "none": 2_000}),
 }
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.bench.sizes import DEFAULT_PARTITIONS
+
 WORKLOADS = ("flat", "commerce", "logs", "wide", "nested")
 LIVE_S_MIN = 4.0
 
@@ -37,8 +39,10 @@ def add(subparsers: Any) -> None:
         "--from", dest="saved", metavar="FILE", type=Path, help="measure nothing: show what --json gave before"
     )
     size = parser.add_argument_group("how much")
-    size.add_argument("--records", type=int, help="records of a topic (default: 2,097,152 flat, fewer larger ones)")
-    size.add_argument("--partitions", type=int, default=64, help="partitions of a topic (default: %(default)s)")
+    size.add_argument("--records", type=int, help="records of a topic (default: 5,000,000 flat, fewer larger ones)")
+    size.add_argument(
+        "--partitions", type=int, default=DEFAULT_PARTITIONS, help="partitions of a topic (default: %(default)s)"
+    )
     size.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: %(default)s)")
     size.add_argument("--seed", type=int, default=1, help="seed of the workload (default: %(default)s)")
     size.add_argument(
