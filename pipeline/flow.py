@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.batch import OpenBatch, SealedBatch
@@ -28,7 +28,8 @@ from pipeline.metrics import Metrics
 from pipeline.patience import Stopping, beating
 from pipeline.recovery import Prepared, Recovery
 from pipeline.threads import Threads
-from pipeline.types import DeadLetter, Partition, PartitionEnd, Records, Source, SourceFault
+from pipeline.types import DeadLetter, Partition, PartitionEnd, Records, Source, SourceEvent, SourceFault
+from pipeline.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,9 @@ class Flow:
         self._threads = threads
         self._commands: queue.SimpleQueue[Command] = threads.queue()
         self._batch = OpenBatch([target for lane in lanes.values() for target in lane.targets], config.batch)
+        # Of a bounded reading one partition is read at a time: nothing would end the wait but the batch's age.
+        self._waiting = Waiting(config.batch.rows_max if bounds is None else 1, config.batch.bytes_max)
+        self._assignments = 0
         self._budget = Budget(config)
         self._ratio = RatioLimit(config.dead_letters.ratio_max, config.dead_letters.ratio_records)
         self._positions: dict[Partition, int] = {}
@@ -249,6 +253,7 @@ class Flow:
 
     def _drain(self, source: Source) -> None:
         self._draining = True
+        self._waiting.clear()
         source.assign({})
         if self._batch.started:
             self._seal("shutdown")
@@ -261,6 +266,8 @@ class Flow:
             self.at_end = {p for p, position in self._positions.items() if position >= self._bounds.end(p)}
             readable = self._bounds.turn(readable)
             self._take_turn(next(iter(readable.items()), None))
+        self._assignments += 1
+        self._waiting.clear()
         source.assign({} if self._draining else readable)
 
     def _take_turn(self, turn: tuple[Partition, int] | None) -> None:
@@ -274,6 +281,9 @@ class Flow:
     def _read(self, source: Source) -> None:
         if self._draining or not self._positions or self._budget.used_up():
             return
+        if self._waiting and (self._waiting.full or not self._batch.started):
+            self._take_waiting()
+            return
         records_max = self._records_max()
         if not records_max:
             self._stopping.wait(POLL_S)
@@ -283,26 +293,51 @@ class Flow:
         taking_s = self._clock.monotonic_s()
         # Once a poll, which brings many runs: counters have locks.
         self._metrics.stage_seconds("source", taking_s - started_s)
-        # A run is let go of as soon as it is taken, while its messages are still in the processor's cache.
-        events.reverse()
-        while events:
-            event = events.pop()
-            if isinstance(event, SourceFault):
-                self._halt(event, source)
-            elif isinstance(event, PartitionEnd):
-                self._end(event)
-            else:
-                self._take(event, taking_s)
+        self._accept(events, taking_s, source)
         self._metrics.stage_seconds("decode", self._clock.monotonic_s() - taking_s)
         if self._bounds is not None and self._turn is not None and self._turn not in self.at_end:
             position = self._positions.get(self._turn)
             if position is not None and position >= self._bounds.end(self._turn):
                 self._assign(source)
 
+    def _accept(self, events: list[SourceEvent], read_s: float, source: Source) -> None:
+        # A run is let go of as soon as it is taken, while its messages are still in the processor's cache.
+        events.reverse()
+        assignment = self._assignments
+        while events:
+            event = events.pop()
+            if isinstance(event, SourceFault):
+                self._halt(event, source)
+            elif assignment == self._assignments:
+                self._sort_in([(event, read_s)])
+            # What was read before a new assignment, and did not wait, comes again.
+
+    def _sort_in(self, read: Iterable[tuple[Records | PartitionEnd, float]]) -> None:
+        """Takes each, or lets it wait when the open batch has no place for its partition or something before it waits."""
+        for event, read_s in read:
+            partition = event.partition
+            if partition in self._waiting or not (
+                isinstance(event, PartitionEnd) or self._batch.has_room_for(partition)
+            ):
+                self._waiting.add(event, read_s)
+            elif isinstance(event, PartitionEnd):
+                self._end(event)
+            else:
+                self._take(event, read_s)
+
+    def _take_waiting(self) -> None:
+        """What waited begins the next batch, and may fill it: that is looked at before more is read."""
+        if self._batch.started:
+            self._seal("partitions")
+        if not self._budget.used_up():
+            self._sort_in(self._waiting.take())
+
     def _records_max(self) -> int:
-        """As many records as fit into the room the batch has left, judged by the size of the recent ones."""
+        """As many records as the batch has room for, judged by the size of the recent ones, and as may wait for the next."""
         batch, limits = self._config.batch, self._config.limits
         room = min(batch.rows_max - self._batch.rows, int((batch.bytes_max - self._batch.nbytes) / self._record_bytes))
+        if self._waiting:
+            room = min(room, self._waiting.room(self._record_bytes))
         records_max = max(1, min(room, limits.poll_records_max))
         return records_max if self._bounds is None else min(records_max, self._bounds.allowance())
 
@@ -316,8 +351,6 @@ class Flow:
         cut, next_offset = self._within(records)
         if next_offset <= position:
             return
-        if not self._batch.has_room_for(partition):
-            self._seal("partitions")
         self._dedup.pass_time(partition, records.timestamps)
         left_out = self._to_leave_out(partition, position, next_offset)
         if left_out is not None and self._dedup.enabled and self._bounds is None:

@@ -58,6 +58,7 @@ def measure(plan: Plan, seconds: float, rounds: int, narrate: Narrate) -> dict[s
         "freshness_p99_s": round(statistics.median(ages), 3),
         "freshness_rate": round(statistics.median(rates)),
         "capacity_per_second": round(capacity),
+        "partitions": plan.partitions,
         "share_of_capacity": round(statistics.median(rates) / capacity, 3),
         "peak_mib_without_claims": round(statistics.median(peaks), 1),
         "spread": {

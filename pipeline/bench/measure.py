@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pipeline.bench.condition import condition
 from pipeline.bench.rounds import BASELINE_WORKLOAD, US, Narrate
 from pipeline.bench.stage import Plan
 from pipeline.bench.verdicts import figures_of
+from pipeline.config.schema import Batch
 from pipeline.errors import DependencyDown, PenstockError
 
 MEMORY = Path("/dev/shm")
@@ -103,8 +104,14 @@ def _parts(job: Job, narrate: Narrate, attempt: Attempt) -> dict[str, Any]:
     if job.mocked is not None:
         parts["scaling"] = attempt("scaling", partial(mocked.measure, job.mocked, job.rounds, narrate))
     if job.live_s > 0:
-        parts["live"] = attempt("live", partial(live.measure, job.plans[0], job.live_s, job.rounds, narrate))
+        parts["live"] = attempt("live", partial(live.measure, _live(job.plans[0]), job.live_s, job.rounds, narrate))
     return parts
+
+
+def _live(plan: Plan) -> Plan:
+    """As many partitions as one batch spans at the most: with more, records wait for the next one."""
+    partitions = min(plan.partitions, Batch().partitions_max)
+    return replace(plan, partitions=partitions, records=plan.records * partitions // plan.partitions)
 
 
 @contextlib.contextmanager

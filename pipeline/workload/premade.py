@@ -49,7 +49,7 @@ class Premade:
         """Sends all of them, dated as they are handed over, `rate` a second. Raises DependencyDown when some do not arrive."""
         before = self._ends()
         started_s = time.monotonic()
-        self._hand_over(TokenBucket(rate), max(1, int(rate * BURST_S / len(self._made))))
+        self._hand_over(TokenBucket(rate), max(1, int(rate * BURST_S)))
         self._producer.flush()
         seconds, sent = time.monotonic() - started_s, self._ends() - before
         if sent != self._records:
@@ -58,20 +58,24 @@ class Premade:
             )
         return Sent(sent, seconds)
 
-    def _hand_over(self, bucket: TokenBucket, share: int) -> None:
-        """Each partition gets its share of every burst."""
-        at = [0] * len(self._made)
+    def _hand_over(self, bucket: TokenBucket, burst: int) -> None:
+        """Each partition gets its part of every burst; of fewer records than partitions, others come first each time."""
+        count = len(self._made)
+        at = [0] * count
         left = self._records
+        turn = 0
         while left:
-            sent = 0
-            for number, values in enumerate(self._made):
-                granted = bucket.take(min(share, len(values) - at[number]))
-                for value in values[at[number] : at[number] + granted]:
+            # Every burst has time to fill: a few records at a time would cost more than they are worth.
+            self._producer.poll(IDLE_S)
+            granted = bucket.take(min(left, burst))
+            turn += granted
+            for place in range(count):
+                number = (place + turn) % count
+                values = self._made[number][at[number] : at[number] + (granted + place) // count]
+                for value in values:
                     self._producer.produce(self._topic, value, None, number)
-                at[number] += granted
-                sent += granted
-            left -= sent
-            self._producer.poll(0 if sent else IDLE_S)
+                at[number] += len(values)
+                left -= len(values)
 
     def _ends(self) -> int:
         """How many records the partitions have had."""

@@ -158,7 +158,8 @@ class Stage:
             "kafka": kafka,
             "clickhouse": {"urls": [url], "retry_wait_ms_max": 500, "insert_timeout_ms": timeout_s * 1000},
             "dedup": {"key": list(workload.key), "window_s": setting.window_s, "ids_max": IDS_MAX},
-            "batch": {"age_ms_max": 200},
+            # Fewer partitions than a worker has by itself, so that some wait for the next batch.
+            "batch": {"age_ms_max": 200, "partitions_max": 3},
             "dead_letters": {"topic": self.letters},
             "http": {"host": "127.0.0.1", "port": 0},
         }

@@ -88,6 +88,10 @@ FIXES = {
     "a batch is full when it has its bytes": Sabotage(
         OpenBatch, "seal_trigger", "self.nbytes >= self._limits.bytes_max", "False"
     ),
+    "what waits for the next batch is forgotten when partitions are assigned": Sabotage(
+        Flow, "_assign", "self._waiting.clear()", "pass"
+    ),
+    "no more waits for the next batch than it takes": Sabotage(Flow, "_records_max", "if self._waiting:", "if False:"),
     "a poll takes what there is room for": Sabotage(
         Flow, "_records_max", "min(room, limits.poll_records_max)", "limits.poll_records_max"
     ),

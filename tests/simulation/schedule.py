@@ -52,6 +52,7 @@ class Schedule:
     rows_max: int = 8
     batch_bytes_max: int = BATCH_BYTES_MAX
     poll_records_max: int = 20
+    partitions_max: int = 64
     static: bool = False
     view: bool = False
     switches: Switches = Switches()
@@ -61,7 +62,8 @@ class Schedule:
             f"seed {self.seed}: {self.protocol} protocol, {self.workers} workers, {self.partitions} partitions, "
             f"{self.records} records, lineage {self.lineage}, partitioned {self.partitioned}, "
             f"window {self.window_blocks} blocks {self.window_s} s, dedup {self.dedup} {self.rebuild} "
-            f"{self.dedup_window_s} s, one server {self.one_server}, static members {self.static}, view {self.view}"
+            f"{self.dedup_window_s} s, one server {self.one_server}, static members {self.static}, view {self.view}, "
+            f"{self.partitions_max} partitions a batch"
         )
         return "\n".join([shape, *(f"  fault {fault}" for fault in self.faults)])
 
@@ -110,6 +112,7 @@ def draw(seed: int) -> Schedule:
         view=view,
         batch_bytes_max=rng.choice((BATCH_BYTES_MAX, 150, 400)),
         poll_records_max=rng.choice((3, 20)),
+        partitions_max=rng.choice((1, 2, 64)),
     )
 
 

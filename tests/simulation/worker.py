@@ -102,7 +102,12 @@ def config_of(schedule: Schedule) -> schema.Config:
             ids_max=1_000,
             rebuild=schedule.rebuild,  # type: ignore[arg-type]
         ),
-        batch=schema.Batch(rows_max=schedule.rows_max, bytes_max=schedule.batch_bytes_max, age_ms_max=200),
+        batch=schema.Batch(
+            rows_max=schedule.rows_max,
+            bytes_max=schedule.batch_bytes_max,
+            age_ms_max=200,
+            partitions_max=schedule.partitions_max,
+        ),
         limits=schema.Limits(
             batches_in_flight_max=3,
             rows_in_flight_max=4 * schedule.rows_max,

@@ -47,7 +47,7 @@ def result() -> dict[str, Any]:
         "workloads": {"flat": flat, "nested": workload() | {"json_comparable": "of a <reason>"}},
         "baselines": list(baselines.NAMES),
         "claims": {"claims_per_second": 21e6, "bytes_per_id": 43.0, "cost_growth": 1.2, "spread": {}},
-        "live": {"freshness_rate": 70_000, "share_of_capacity": 0.7, "capacity_per_second": 100_000},
+        "live": {"freshness_rate": 70_000, "share_of_capacity": 0.7, "capacity_per_second": 100_000, "partitions": 4},
         "scaling": {"scaling_two_workers_cpu": 1.93, "one_worker_per_second": 900_000},
         "condition": {
             "cpu": "A & B <CPU>",
