@@ -315,15 +315,19 @@ class Flow:
     def _sort_in(self, read: Iterable[tuple[Records | PartitionEnd, float]]) -> None:
         """Takes each, or lets it wait when the open batch has no place for its partition or something before it waits."""
         for event, read_s in read:
-            partition = event.partition
-            if partition in self._waiting or not (
-                isinstance(event, PartitionEnd) or self._batch.has_room_for(partition)
-            ):
+            if event.partition in self._waiting or not self._has_place(event):
                 self._waiting.add(event, read_s)
             elif isinstance(event, PartitionEnd):
                 self._end(event)
             else:
                 self._take(event, read_s)
+
+    def _has_place(self, event: Records | PartitionEnd) -> bool:
+        if isinstance(event, PartitionEnd) and event.next_offset <= self._positions.get(
+            event.partition, event.next_offset
+        ):
+            return True  # Nothing is behind what was read: it needs none.
+        return self._batch.has_room_for(event.partition)
 
     def _take_waiting(self) -> None:
         """What waited begins the next batch, and may fill it: that is looked at before more is read."""
@@ -407,7 +411,7 @@ class Flow:
             self.at_end.add(end.partition)
         else:
             next_offset = min(next_offset, self._bounds.end(end.partition))
-        if next_offset > position and self._batch.has_room_for(end.partition):
+        if next_offset > position:
             # Offsets without records (transaction markers, compaction) are part of the span too.
             self._batch.cover(end.partition, position, next_offset, self._clock.monotonic_s())
             self._positions[end.partition] = next_offset

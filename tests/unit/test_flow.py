@@ -191,3 +191,13 @@ def test_the_end_of_a_partition_that_waited_comes_again_when_another_is_halted()
     )
     assert driver.flow.positions()[THERE] == 100
     assert THERE not in driver.flow.at_end
+
+
+def test_offsets_without_records_at_the_end_wait_for_a_place_too() -> None:
+    """Nothing tells of them again: the partition would be behind for ever."""
+    driver = Narrow()
+    driver.reads(RunOf(HERE, 100), PartitionEnd(THERE, 103), at_s=0.1)
+    driver.turns(at_s=0.7)
+    driver.turns(at_s=0.8)
+    driver.turns(at_s=1.4)
+    assert [spans for _, spans, _ in driver.sealed] == [(Span(HERE, 100, 104),), (Span(THERE, 100, 103),)]
