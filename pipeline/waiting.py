@@ -21,7 +21,8 @@ class Waiting:
         self._events: deque[tuple[Records | PartitionEnd, float]] = deque()
         self._partitions: set[Partition] = set()
         self._records = 0
-        self._nbytes = 0
+        self.nbytes = 0
+        """Of the records' values."""
 
     def __bool__(self) -> bool:
         return bool(self._events)
@@ -33,11 +34,11 @@ class Waiting:
     @property
     def full(self) -> bool:
         """As much waits as a batch takes."""
-        return self._records >= self._records_max or self._nbytes >= self._bytes_max
+        return self._records >= self._records_max or self.nbytes >= self._bytes_max
 
     def room(self, record_bytes: float) -> int:
         """How many more records of that size may wait."""
-        return min(self._records_max - self._records, int((self._bytes_max - self._nbytes) / record_bytes))
+        return min(self._records_max - self._records, int((self._bytes_max - self.nbytes) / record_bytes))
 
     def add(self, event: Records | PartitionEnd, read_s: float) -> None:
         """`read_s` is when it was read, on the monotonic clock."""
@@ -45,7 +46,7 @@ class Waiting:
         self._partitions.add(event.partition)
         if not isinstance(event, PartitionEnd):
             self._records += len(event)
-            self._nbytes += event.nbytes
+            self.nbytes += event.nbytes
 
     def take(self) -> Iterator[tuple[Records | PartitionEnd, float]]:
         """Everything, in order; what has no place yet may be added again meanwhile."""
@@ -58,4 +59,4 @@ class Waiting:
         """Forgets everything: it will be read again."""
         self._events = deque()
         self._partitions = set()
-        self._records = self._nbytes = 0
+        self._records = self.nbytes = 0

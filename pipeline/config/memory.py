@@ -62,6 +62,11 @@ def memory_plan(config: Config) -> list[MemoryLimit]:
             "open_batch", batch.bytes_max + polled, "batch.bytes_max + one poll, where records grow all of a sudden"
         ),
         MemoryLimit(
+            "waiting_records",
+            batch.bytes_max + polled,
+            "batch.bytes_max + one poll: of partitions that the open batch has no place for",
+        ),
+        MemoryLimit(
             "insert_copies",
             copies * clickhouse.insert_threads * batch.bytes_max,
             f"clickhouse.insert_threads x batch.bytes_max x {copies}: the block as sent, at most as large as its rows",

@@ -398,6 +398,7 @@ class SimWorker(Worker):
         flow, plan = self._flow, self._plan
         held = {
             "open_batch": flow._batch.nbytes,
+            "waiting_records": flow._waiting.nbytes,
             # The last of them was open when the others used up the budget.
             "blocks_in_flight": sum(sorted(batch.nbytes for batch in on_their_way)[:-1]),
             "claims": flow._dedup.claims.nbytes if flow._dedup.claims is not None else 0,
