@@ -65,7 +65,7 @@ def _remarks(result: Result) -> list[str]:
         remarks.append(
             f"Freshness: of the oldest record of each batch when it was acknowledged, at {live['freshness_rate']:,} records/s, "
             f"{live['share_of_capacity']:.0%} of the {live['capacity_per_second']:,} that the worker read beside broker and "
-            "engine, {live['partitions']} partitions. A share below 70 % means that the producer was too slow on this machine."
+            f"engine; {live['partitions']} partitions. A share below 70 % means that the producer was too slow on this machine."
         )
     if scaling := result.get("scaling"):
         remarks.append(

@@ -180,3 +180,11 @@ def test_a_part_that_fails_does_not_take_the_others_with_it(result: dict[str, An
     assert said[0] in text
     assert "Freshness: of the oldest" not in text
     assert not text.endswith("bar met")
+
+
+def test_freshness_says_under_what_it_was_measured(result: dict[str, Any]) -> None:
+    text = report.text(result, report._markdown_table)
+    assert (
+        "at 70,000 records/s, 70% of the 100,000 that the worker read beside broker and engine; 4 partitions." in text
+    )
+    assert "{" not in text
