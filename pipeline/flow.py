@@ -198,6 +198,8 @@ class Flow:
                 FlowFault(PenstockError(f"data plane: {type(error).__name__}: {error}. This is a bug in penstock"))
             )
         finally:
+            # The client lives on until its last run is gone.
+            self._waiting.clear()
             source.close()
 
     def _obey(self, source: Source) -> None:
@@ -334,7 +336,9 @@ class Flow:
         if self._batch.started:
             self._seal("partitions")
         if not self._budget.used_up():
+            started_s = self._clock.monotonic_s()
             self._sort_in(self._waiting.take())
+            self._metrics.stage_seconds("decode", self._clock.monotonic_s() - started_s)
 
     def _records_max(self) -> int:
         """As many records as the batch has room for, judged by the size of the recent ones, and as may wait for the next."""
