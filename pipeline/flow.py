@@ -310,9 +310,8 @@ class Flow:
             event = events.pop()
             if isinstance(event, SourceFault):
                 self._halt(event, source)
-            elif assignment == self._assignments:
+            elif assignment == self._assignments:  # What was read before a new one comes again.
                 self._sort_in([(event, read_s)])
-            # What was read before a new assignment, and did not wait, comes again.
 
     def _sort_in(self, read: Iterable[tuple[Records | PartitionEnd, float]]) -> None:
         """Takes each, or lets it wait when the open batch has no place for its partition or something before it waits."""
@@ -325,11 +324,10 @@ class Flow:
                 self._take(event, read_s)
 
     def _has_place(self, event: Records | PartitionEnd) -> bool:
-        if isinstance(event, PartitionEnd) and event.next_offset <= self._positions.get(
-            event.partition, event.next_offset
-        ):
-            return True  # Nothing is behind what was read: it needs none.
-        return self._batch.has_room_for(event.partition)
+        """An end with nothing behind what was read needs none."""
+        position = self._positions.get(event.partition, event.next_offset)
+        nothing_behind = isinstance(event, PartitionEnd) and event.next_offset <= position
+        return nothing_behind or self._batch.has_room_for(event.partition)
 
     def _take_waiting(self) -> None:
         """What waited begins the next batch, and may fill it: that is looked at before more is read."""

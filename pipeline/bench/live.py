@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,9 +19,9 @@ from typing import Any
 from pipeline import workload
 from pipeline.bench import stage
 from pipeline.bench.rounds import Narrate
-from pipeline.bench.stage import MIX, Plan, Stage, environment
+from pipeline.bench.stage import MIX, Plan, Stage
 from pipeline.config.schema import Kafka
-from pipeline.errors import DependencyDown, GaveUp
+from pipeline.errors import GaveUp
 from pipeline.kafka import Cluster
 from pipeline.workload import Generator
 from pipeline.workload.premade import Premade
@@ -83,24 +82,15 @@ def _freshness(scene: Stage, number: int, rate: float, seconds: float) -> tuple[
     scene.create_tables(table)
     config = scene.write_config(f"live{number}", table, live_topic=topic)
     producer = ("pipeline.bench.live", scene.kafka.brokers, topic, str(rate), str(seconds), scene.plan.workload)
-    command = [sys.executable, "-m", "pipeline.bench.member", str(config), "--steady"]
     with (
         stage.waiting_child(*producer) as feeding,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as worker,
+        stage.running("pipeline.bench.member", str(config), "--steady") as worker,
     ):
-        try:
-            _probe(scene, topic, table)
-            stage.let_go(feeding)
-            sent = stage.answer(feeding)
-            worker.send_signal(signal.SIGTERM)
-            out, _ = worker.communicate(timeout=STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            raise GaveUp("the worker did not stop; its messages are above") from None
-        finally:
-            worker.kill()
-    if worker.returncode != 0:
-        raise DependencyDown(f"the worker ended with {worker.returncode}; its messages are above")
-    told = json.loads(out.strip().splitlines()[-1])
+        _probe(scene, topic, table)
+        stage.let_go(feeding)
+        sent = stage.answer(feeding)
+        worker.send_signal(signal.SIGTERM)
+        told = stage.answer(worker, STOP_S_MAX)
     scene.drop_tables(table)
     ages = told["freshness_s"][SETTLED_BATCHES:]
     if not ages:

@@ -195,33 +195,31 @@ def live_topic(number: int) -> str:
 
 def child(module: str, *arguments: str, timeout_s: float = CHILD_S_MAX) -> dict[str, Any]:
     """Runs a module in a process of its own and gives the JSON object it prints last."""
-    command = [sys.executable, "-m", module, *arguments]
-    try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, timeout=timeout_s, check=False, env=environment()
-        )
-    except subprocess.TimeoutExpired:
-        raise GaveUp(f"the measured process `{module}` was not done within {timeout_s:.0f} s and was killed") from None
-    if done.returncode != 0 or not done.stdout.strip():
-        raise DependencyDown(f"the measured process `{module}` ended with {done.returncode}; its messages are above")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    with running(module, *arguments) as process:
+        return answer(process, timeout_s)
 
 
 @contextlib.contextmanager
-def waiting_child(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A module in a process of its own that has made ready and waits for `let_go`; see `answer`."""
+def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A module in a process of its own, which ends with the block; see `answer`."""
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
     ) as process:
         try:
-            assert process.stdout is not None
-            if process.stdout.readline().strip() != "ready":
-                raise DependencyDown(f"the process `{module}` did not start; its messages are above")
             yield process
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def waiting_child(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """One that has made ready and waits for `let_go`."""
+    with running(module, *arguments) as process:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            raise DependencyDown(f"the measured process `{module}` did not start; its messages are above")
+        yield process
 
 
 def let_go(process: subprocess.Popen[str]) -> None:
@@ -231,20 +229,17 @@ def let_go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def answer(process: subprocess.Popen[str], timeout_s: float = CHILD_S_MAX) -> dict[str, float]:
-    """The JSON object that it prints last."""
+def answer(process: subprocess.Popen[str], timeout_s: float = CHILD_S_MAX) -> dict[str, Any]:
+    """Waits for its end and gives the JSON object it printed last."""
+    module = str(list(process.args)[2])  # type: ignore[arg-type]
     try:
         out, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        raise GaveUp(f"`{_module(process)}` was not done within {timeout_s:.0f} s and was killed") from None
-    if process.returncode != 0:
-        raise DependencyDown(f"`{_module(process)}` ended with {process.returncode}; its messages are above")
-    found: dict[str, float] = json.loads(out.strip().splitlines()[-1])
+        raise GaveUp(f"the measured process `{module}` was not done within {timeout_s:.0f} s and was killed") from None
+    if process.returncode != 0 or not out.strip():
+        raise DependencyDown(f"the measured process `{module}` ended with {process.returncode}; its messages are above")
+    found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
     return found
-
-
-def _module(process: subprocess.Popen[str]) -> str:
-    return str(list(process.args)[2])  # type: ignore[arg-type]
 
 
 def environment() -> dict[str, str]:

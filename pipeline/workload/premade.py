@@ -14,8 +14,7 @@ from confluent_kafka import Producer
 from pipeline.config.schema import Kafka
 from pipeline.errors import DependencyDown
 from pipeline.kafka import Cluster, log, properties
-from pipeline.types import Partition
-from pipeline.workload.produce import BURST_S, IDLE_S, TokenBucket
+from pipeline.workload.produce import BURST_S, IDLE_S, TokenBucket, positions
 
 COMPRESSION = "lz4"
 """The cheapest that is still compressed."""
@@ -78,6 +77,5 @@ class Premade:
                 left -= len(values)
 
     def _ends(self) -> int:
-        """How many records the partitions have had."""
-        partitions = [Partition(self._topic, number) for number in range(len(self._made))]
-        return sum(end for _, end in Cluster(self._kafka).watermarks(partitions).values())
+        """How many records the topic has had."""
+        return sum(positions(Cluster(self._kafka), self._topic).values())
