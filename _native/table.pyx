@@ -18,10 +18,13 @@ cdef extern from *:
     #include <sys/mman.h>
     /* Large blocks come zeroed and page by page from the kernel, and go back to it: mmap, not the heap. */
     #define PENSTOCK_MAPPED_BYTES ((size_t)1 << 18)
+    #ifndef MAP_NORESERVE
+    #define MAP_NORESERVE 0
+    #endif
     static void *zeroed_new(size_t length) {
         void *data = NULL;
         if (length >= PENSTOCK_MAPPED_BYTES) {
-            data = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            data = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
             if (data == MAP_FAILED) return NULL;
     #ifdef MADV_HUGEPAGE
             madvise(data, length, MADV_HUGEPAGE);  /* lookups are random: with small pages each misses the TLB too */
@@ -199,19 +202,17 @@ cdef inline size_t free_lane(const Table *table, const Bucket *bucket) noexcept 
     return LANES
 
 
-cdef bint place(
-    const Table *table, Bucket *buckets, size_t bucket_count, uint64_t hash, uint64_t number, uint64_t generation
-) noexcept nogil:
+cdef bint place(Table *table, uint64_t hash, uint64_t number, uint64_t generation) noexcept nogil:
     """Refers to entry `number` from the first bucket with a free lane; false when the chain is full.
 
     A bucket it passes is marked with the generation, so that searches pass it too until the generation is dropped. A
     mark that is younger than needed costs a longer search, never a wrong answer.
     """
-    cdef size_t position = multiply_high(hash, bucket_count)
+    cdef size_t position = multiply_high(hash, table.bucket_count)
     cdef size_t lane
     cdef Bucket *bucket
     for _probe in range(PROBES_MAX):
-        bucket = &buckets[position]
+        bucket = &table.buckets[position]
         lane = free_lane(table, bucket)
         if lane < LANES:
             bucket.tags[lane] = tag_of(hash)
@@ -221,35 +222,34 @@ cdef bint place(
             return True
         bucket.spilled = <uint16_t>generation
         position += 1
-        if position == bucket_count:
+        if position == table.bucket_count:
             position = 0
     return False
 
 
-cdef int index_grow(Table *table) except -1 nogil:
-    """Rebuilds the index twice as large, from the log. Returns 0, and leaves the table as it was, if a chain is full.
+cdef void index_grow(Table *table) noexcept nogil:
+    """Rebuilds the index twice as large, from the log and where it is: its memory is there and has not been touched.
 
-    Entries come in the order of their numbers, so the last generation to pass a bucket is the one that stays marked.
+    Entries come in the order of their numbers, so the last generation to pass a bucket is the one that stays marked. The
+    oldest generation is dropped when a chain is full.
     """
-    cdef size_t bucket_count = table.bucket_count * 2
     cdef size_t largest = buckets_for(table.ids_max)
-    cdef size_t index
-    cdef Bucket *buckets
-    if bucket_count > largest:
-        bucket_count = largest
-    buckets = <Bucket *>zeroed_new(bucket_count * sizeof(Bucket))
-    if buckets == NULL:
-        with gil:
-            raise MemoryError(f"no memory for {bucket_count} buckets of claims")
-    for index in range(table.live_count, 0, -1):
-        if not generation_place(table, buckets, bucket_count, index - 1):
-            zeroed_free(buckets, bucket_count * sizeof(Bucket))
-            return 0
-    zeroed_free(table.buckets, table.bucket_count * sizeof(Bucket))
-    table.buckets = buckets
-    table.bucket_count = bucket_count
+    cdef size_t before = table.bucket_count
+    table.bucket_count = min(before * 2, largest)
+    memset(table.buckets, 0, before * sizeof(Bucket))
+    while not index_fill(table):
+        make_room(table)
+        memset(table.buckets, 0, table.bucket_count * sizeof(Bucket))
     set_growth(table)
-    return 1
+
+
+cdef bint index_fill(Table *table) noexcept nogil:
+    """Refers to every living entry from an empty index; false when a chain is full."""
+    cdef size_t index
+    for index in range(table.live_count, 0, -1):
+        if not generation_place(table, index - 1):
+            return False
+    return True
 
 
 cdef void set_growth(Table *table) noexcept nogil:
@@ -259,8 +259,8 @@ cdef void set_growth(Table *table) noexcept nogil:
         table.ids_before_growth = table.bucket_count * (LANES * 2) // 3
 
 
-cdef bint generation_place(const Table *table, Bucket *buckets, size_t bucket_count, size_t index) noexcept nogil:
-    """Refers to every entry of the live generation `index` (0 is the newest) from a new index."""
+cdef bint generation_place(Table *table, size_t index) noexcept nogil:
+    """Refers to every entry of the live generation `index` (0 is the newest)."""
     cdef uint64_t hashes[AHEAD]
     cdef uint64_t number = table.starts[index]
     cdef uint64_t stop = table.starts[index - 1] if index else table.head
@@ -270,9 +270,9 @@ cdef bint generation_place(const Table *table, Bucket *buckets, size_t bucket_co
         count = AHEAD if stop - number > AHEAD else stop - number
         for step in range(count):
             hashes[step] = entry_hash(table, entry_at(table, number + step))
-            prefetch_line(&buckets[multiply_high(hashes[step], bucket_count)])
+            table_prefetch_bucket(table, hashes[step])
         for step in range(count):
-            if not place(table, buckets, bucket_count, hashes[step], number + step, generation):
+            if not place(table, hashes[step], number + step, generation):
                 return False
         number += count
     return True
@@ -337,10 +337,10 @@ cdef int insert(Table *table, Id id, uint64_t hash, uint32_t slot, int64_t offse
         table_rotate(table)
     while table.head - tail_of(table) >= table.ids_max:
         drop_oldest(table)
-    while table.head - tail_of(table) >= table.ids_before_growth and not index_grow(table):
-        make_room(table)
+    while table.head - tail_of(table) >= table.ids_before_growth:
+        index_grow(table)
     log_reserve(table)
-    while not place(table, table.buckets, table.bucket_count, hash, table.head, table.generation):
+    while not place(table, hash, table.head, table.generation):
         make_room(table)
     entry = entry_at(table, table.head)
     entry.low = id.low
@@ -402,11 +402,11 @@ cdef size_t table_nbytes(const Table *table) noexcept nogil:
 
 
 cdef size_t table_nbytes_max(const Table *table) noexcept nogil:
-    """What table_nbytes cannot pass, also while the index is being rebuilt. Slots are left out: 32 bytes each."""
+    """What table_nbytes cannot pass. Slots are left out: 32 bytes each."""
     cdef size_t index = buckets_for(table.ids_max) * sizeof(Bucket)
     cdef size_t chunks = (table.ids_max >> table.chunk_bits) + 2
     cdef size_t directory = (table.chunk_mask + 1) * sizeof(Entry *)
-    return index + index // 2 + sizeof(Bucket) + chunks * chunk_nbytes(table) + directory
+    return index + sizeof(Bucket) + chunks * chunk_nbytes(table) + directory
 
 
 cdef int table_init(Table *table, size_t ids_max, size_t generations, Id seeds) except -1:
@@ -426,7 +426,8 @@ cdef int table_init(Table *table, size_t ids_max, size_t generations, Id seeds) 
     table.bucket_count = largest
     while table.bucket_count > SMALLEST_BUCKETS:
         table.bucket_count = (table.bucket_count + 1) // 2
-    table.buckets = <Bucket *>zeroed_new(table.bucket_count * sizeof(Bucket))
+    # Address space for the whole index; memory comes where it is touched.
+    table.buckets = <Bucket *>zeroed_new(largest * sizeof(Bucket))
     table.chunks = <Entry **>calloc(table.chunk_mask + 1, sizeof(Entry *))
     if table.buckets == NULL or table.chunks == NULL:
         raise MemoryError("no memory for a claim table")
@@ -443,7 +444,7 @@ cdef void table_free(Table *table) noexcept nogil:
         chunk = table.spare
         memcpy(&table.spare, chunk, sizeof(Entry *))
         zeroed_free(chunk, chunk_nbytes(table))
-    zeroed_free(table.buckets, table.bucket_count * sizeof(Bucket))
+    zeroed_free(table.buckets, buckets_for(table.ids_max) * sizeof(Bucket))
     free(table.chunks)
     free(table.slots)
 

@@ -1,6 +1,7 @@
-"""The claim table: how fast it takes ids, how many bytes each costs, and what a record costs after a hundred million others.
+"""The claim table: how fast it takes ids, how many bytes each costs, and what a record costs after a hundred million others
+and beside ten million ids.
 
-`python -m pipeline.bench.claims rate IDS` and `... cost SMALL LARGE ROUNDS` each print one JSON object; they are processes of
+`python -m pipeline.bench.claims rate IDS` and `... cost SMALL LARGE BOUND ROUNDS` each print one JSON object; they are processes of
 their own, so that the tables of one are no memory of another. Times are CPU times.
 """
 
@@ -31,42 +32,50 @@ KNOWN = 5_000
 ID_BYTES = 16
 RATE_ROUNDS = 20
 RUN_RECORDS = 10_000
-RUNS = 10
+RUNS = 30
+"""Of a round; as often in each order of the three windows."""
 CHILD_S_MAX = 540.0
 
 
 class Sizes(NamedTuple):
-    """Ids in the table whose rate is measured; records that went before the ones whose cost is."""
+    """Ids in the table whose rate is measured; records that went before the ones whose cost is; ids that a large window holds."""
 
     ids: int = 20_000_000
     small: int = 1_000_000
     large: int = 100_000_000
+    bound: int = 10_000_000
 
     def scaled(self, share: float) -> Sizes:
         return Sizes(*(max(CHUNK, int(count * share)) for count in self))
 
 
 def measure(sizes: Sizes, rounds: int, narrate: Narrate) -> dict[str, Any]:
-    """Rate and bytes at `ids`; cost per record after `large` records against that after `small`."""
+    """Rate and bytes at `ids`; cost per record after `large` records against that after `small`, whose window is full then;
+    and with a window of `bound` against one of `small`."""
     narrate(f"claims: {sizes.ids:,} ids")
     rates = child("pipeline.bench.claims", "rate", str(sizes.ids))
     narrate(f"claims: cost per record after {sizes.large:,} records against {sizes.small:,}")
-    arguments = ("cost", str(sizes.small), str(sizes.large), str(rounds))
+    arguments = ("cost", *map(str, (sizes.small, sizes.large, sizes.bound, rounds)))
     costs = child("pipeline.bench.claims", *arguments, timeout_s=CHILD_S_MAX)
-    ratios = [large / small for small, large in zip(costs["small_us"], costs["large_us"], strict=True)]
+    ratios = [old / young for young, old in zip(costs["young_us"], costs["old_us"], strict=True)]
+    wider = [wide / old for old, wide in zip(costs["old_us"], costs["wide_us"], strict=True)]
     return {
         "ids": rates["ids"],
         "claims_per_second": round(statistics.median(rates["per_second"])),
         "bytes_per_id": round(rates["bytes_per_id"], 1),
         "records_small": sizes.small,
         "records_large": sizes.large,
-        "ids_held_large": costs["ids_held_large"],
-        "cost_small_us": round(statistics.median(costs["small_us"]), 4),
-        "cost_large_us": round(statistics.median(costs["large_us"]), 4),
+        "ids_held": costs["ids_held"],
+        "ids_held_wide": costs["ids_held_wide"],
+        "cost_young_us": round(statistics.median(costs["young_us"]), 4),
+        "cost_old_us": round(statistics.median(costs["old_us"]), 4),
+        "cost_wide_us": round(statistics.median(costs["wide_us"]), 4),
         "cost_growth": round(statistics.median(ratios), 4),
+        "cost_wider": round(statistics.median(wider), 4),
         "spread": {
             "claims_per_second": [round(min(rates["per_second"])), round(max(rates["per_second"]))],
             "cost_growth": [round(min(ratios), 4), round(max(ratios), 4)],
+            "cost_wider": [round(min(wider), 4), round(max(wider), 4)],
         },
     }
 
@@ -98,11 +107,11 @@ def rate(ids: int) -> dict[str, Any]:
 
 
 class Window:
-    """A lane and a claim table through which a number of records has gone."""
+    """A lane and a claim table of `ids_max` ids through which a number of records has gone, no fewer: it is at its bound."""
 
-    def __init__(self, records: int) -> None:
+    def __init__(self, records: int, ids_max: int) -> None:
         shape = workload.shape("flat")
-        config = canned.config_of(shape)
+        config = canned.config_of(shape, ids_max=ids_max)
         self._partition = Partition(canned.TOPIC, 0)
         self._dedup = Dedup(config.dedup)
         self._dedup.open(self._partition)
@@ -137,29 +146,27 @@ class Window:
         return spent_s
 
 
-def cost(small: int, large: int, rounds: int) -> dict[str, Any]:
-    """Rounds of the same records through both, run by run in turn, so that noise hits both alike."""
-    windows = Window(small), Window(large)
+def cost(small: int, large: int, bound: int, rounds: int) -> dict[str, Any]:
+    """Rounds of the same records through all windows, run by run in turn, so that noise hits all alike."""
+    windows = {"young_us": Window(small, small), "old_us": Window(large, small), "wide_us": Window(large, bound)}
+    held = {"ids_held": windows["old_us"].ids, "ids_held_wide": windows["wide_us"].ids}
     shape = workload.shape("flat")
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    found: dict[str, list[float]] = {"small_us": [], "large_us": []}
+    found: dict[str, list[float]] = {key: [] for key in windows}
+    order = list(windows)
     for number in range(rounds + 1):
         count = RUNS * RUN_RECORDS
-        runs = canned.runs_of(canned.values_of(shape, 1, count, first=number * count), RUN_RECORDS)
-        small_s = large_s = 0.0
-        for index, values in enumerate(runs):
-            # Whoever comes second finds the values in the caches.
-            if index % 2:
-                small_s += windows[0].spent_s(values)
-                large_s += windows[1].spent_s(values)
-            else:
-                large_s += windows[1].spent_s(values)
-                small_s += windows[0].spent_s(values)
+        spent_s = dict.fromkeys(windows, 0.0)
+        for values in canned.runs_of(canned.values_of(shape, 1, count, first=number * count), RUN_RECORDS):
+            # Whoever comes later finds the values in the caches.
+            order.append(order.pop(0))
+            for key in order:
+                spent_s[key] += windows[key].spent_s(values)
         if number:  # The first round warms up.
-            found["small_us"].append(small_s / count * 1e6)
-            found["large_us"].append(large_s / count * 1e6)
-    return {**found, "ids_held_large": windows[1].ids}
+            for key, seconds in spent_s.items():
+                found[key].append(seconds / count * 1e6)
+    return {**found, **held}
 
 
 def _offsets(first: int, count: int) -> array[int]:

@@ -67,6 +67,12 @@ def _remarks(result: Result) -> list[str]:
             f"{live['share_of_capacity']:.0%} of the {live['capacity_per_second']:,} that the worker read beside broker and "
             f"engine; {live['partitions']} partitions. A share below 70 % means that the producer was too slow on this machine."
         )
+    if claims := result.get("claims"):
+        low, high = claims["spread"]["cost_wider"]
+        remarks.append(
+            f"Cost per record after many others: with windows of {claims['ids_held']:,} ids, full in both cases. With one of "
+            f"{claims['ids_held_wide']:,} ids, which is in no cache, it is {claims['cost_wider']:.2f}x [{low:.2f} .. {high:.2f}] of that."
+        )
     if scaling := result.get("scaling"):
         remarks.append(
             f"Two workers: by wall time, which other work on the machine spoils; by CPU per record it is "

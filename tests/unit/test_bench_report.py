@@ -46,7 +46,15 @@ def result() -> dict[str, Any]:
         "rounds": 5,
         "workloads": {"flat": flat, "nested": workload() | {"json_comparable": "of a <reason>"}},
         "baselines": list(baselines.NAMES),
-        "claims": {"claims_per_second": 21e6, "bytes_per_id": 43.0, "cost_growth": 1.2, "spread": {}},
+        "claims": {
+            "claims_per_second": 21e6,
+            "bytes_per_id": 43.0,
+            "cost_growth": 1.2,
+            "cost_wider": 1.3,
+            "ids_held": 1_000,
+            "ids_held_wide": 10_000,
+            "spread": {"cost_wider": [1.1, 1.4]},
+        },
         "live": {"freshness_rate": 70_000, "share_of_capacity": 0.7, "capacity_per_second": 100_000, "partitions": 4},
         "scaling": {"scaling_two_workers_cpu": 1.93, "one_worker_per_second": 900_000},
         "condition": {
@@ -107,6 +115,7 @@ def test_text_and_markdown_hold_the_figures_with_bar_and_spread(result: dict[str
         "of a <reason>",
         "70,000 records/s, 70% of the 100,000",
         "1.93x",
+        "10,000 ids, which is in no cache, it is 1.30x [1.10 .. 1.40]",
     ):
         assert part in text
     markdown = report.markdown(result)
