@@ -1,8 +1,8 @@
 """The claim table: how fast it takes ids, how many bytes each costs, and what a record costs after a hundred million others
 and beside ten million ids.
 
-`python -m pipeline.bench.claims rate IDS` and `... cost SMALL LARGE BOUND ROUNDS` each print one JSON object; they are processes of
-their own, so that the tables of one are no memory of another. Times are CPU times.
+`python -m pipeline.bench.claims rate IDS` and `... cost SMALL LARGE BOUND ROUNDS` each print one JSON object; they are
+processes of their own, so that the tables of one are no memory of another. Times are CPU times.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CHILD_S_MAX = 540.0
 
 
 class Sizes(NamedTuple):
-    """Ids in the table whose rate is measured; records that went before the ones whose cost is; ids that a large window holds."""
+    """Ids in the table whose rate is measured; records before the ones whose cost is; ids that a large window holds."""
 
     ids: int = 20_000_000
     small: int = 1_000_000

@@ -71,7 +71,8 @@ def _remarks(result: Result) -> list[str]:
         low, high = claims["spread"]["cost_wider"]
         remarks.append(
             f"Cost per record after many others: with windows of {claims['ids_held']:,} ids, full in both cases. With one of "
-            f"{claims['ids_held_wide']:,} ids, which is in no cache, it is {claims['cost_wider']:.2f}x [{low:.2f} .. {high:.2f}] of that."
+            f"{claims['ids_held_wide']:,} ids, which is in no cache, it is {claims['cost_wider']:.2f}x "
+            f"[{low:.2f} .. {high:.2f}] of that."
         )
     if scaling := result.get("scaling"):
         remarks.append(

@@ -109,7 +109,7 @@ def test_claims_and_two_workers(measured: Measured) -> None:
     assert claims["ids"] == 100_000
     assert claims["claims_per_second"] > 1_000
     assert claims["records_large"] == 500_000
-    assert 0.8 * 100_000 < claims["ids_held"] <= 100_000 < claims["ids_held_wide"] <= 500_000
+    assert 50_000 < claims["ids_held"] <= claims["ids_held_wide"] <= 100_000
     assert claims["cost_growth"] > 0
     assert claims["cost_wider"] > 0
     assert 0 < scaling["scaling_two_workers"] < 10
