@@ -68,6 +68,7 @@ cdef struct Plain:
 
 
 cdef bint valid_utf8(const uint8_t *at, const uint8_t *end) noexcept nogil
+cdef bint is_broken(const uint8_t *at) noexcept nogil
 cdef const uint8_t *read_escaped(const uint8_t *at, Text *text, Plain *plain) noexcept nogil
 cdef const uint8_t *skip_value(const uint8_t *at, int depth) noexcept nogil
 

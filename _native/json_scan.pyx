@@ -122,6 +122,13 @@ cdef const uint8_t *read_unicode(const uint8_t *at, Plain *plain) noexcept nogil
     return at
 
 
+cdef bint is_broken(const uint8_t *at) noexcept nogil:
+    """Whether the text whose opening quote is before `at`, without escapes up to its end, is not UTF-8."""
+    cdef bint high
+    cdef const uint8_t *end = string_end(at, &high)
+    return end[0] == QUOTE and high and not valid_utf8(at, end)
+
+
 cdef const uint8_t *read_escaped(const uint8_t *at, Text *text, Plain *plain) noexcept nogil:
     """A string with escapes, into `plain`. What an escape stands for is never longer than the escape."""
     cdef bint high

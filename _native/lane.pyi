@@ -22,10 +22,11 @@ class RecordLane:
         left_out: bytes | bytearray | None,
         nbytes_max: int,
         hand_over: Callable[[int], None],
-    ) -> None:
+    ) -> int:
         """Decodes, claims and appends the records of `run`, whose payloads are `values` from `first` on, in order.
 
-        `status`, as long as the run and all zeros, becomes SKIPPED, APPENDED or DUPLICATE. Where `left_out` is not 0 the
+        `status`, as long as the run and all zeros, becomes SKIPPED, APPENDED, DUPLICATE, or UNEXPLAINED where the record is
+        surely refused; how many those are is returned, and the caller asks msgspec why. Where `left_out` is not 0 the
         record is skipped. Records longer than `nbytes_max`, without value, or in any way not surely read as msgspec reads
         them are left to `hand_over(index)`, which is called at the record's place in the order and must see to its row
         and its status. An exception leaves the records before it taken.

@@ -1,7 +1,8 @@
 """The native lane. Owns scratch memory; keeps nothing between calls that could change a result; decides no reject.
 
 What it is not sure of it hands over, one record at a time and in order, so that claims are made in the order of the
-records and rows stand in that order whichever way each record went.
+records and rows stand in that order whichever way each record went. A record that is surely refused makes no claim and no
+row; it is only marked, and whoever called asks msgspec for the reason when it suits.
 """
 
 from libc.stdint cimport int64_t, uint8_t
@@ -37,6 +38,7 @@ cdef enum Outcome:          # the numbers of vocabulary
     ROW_SKIPPED = 0
     ROW_APPENDED = 1
     ROW_DUPLICATE = 2
+    ROW_UNEXPLAINED = 4
 
 cdef enum:
     UUID_NBYTES = 36
@@ -88,10 +90,11 @@ cdef class RecordLane:
         cdef uint8_t[::1] outcomes = status
         cdef const uint8_t[::1] flags
         self.count = len(status)
+        self.unexplained = 0
         if <size_t>offsets.shape[0] != self.count or <size_t>timestamps.shape[0] != self.count:
             raise ValueError(f"{self.count} records, but {offsets.shape[0]} offsets, {timestamps.shape[0]} timestamps")
         if not self.count:
-            return
+            return 0
         self.offsets, self.timestamps, self.status = &offsets[0], &timestamps[0], &outcomes[0]
         self.left_out = NULL
         if left_out is not None:
@@ -107,7 +110,7 @@ cdef class RecordLane:
             with nogil:
                 at = self.go(at)
             if at == self.count:
-                return
+                return self.unexplained
             hand_over(at)
             at += 1
 
@@ -208,6 +211,10 @@ cdef class RecordLane:
                 for column in range(route.columns):
                     node_restore(&route.nodes[column])
                 origins_restore(route.origins, route.rows[0])
+        if not sure and self.work.refused:
+            self.status[index] = ROW_UNEXPLAINED
+            self.unexplained = self.unexplained + 1
+            return True
         return sure
 
     cdef Route *route_of(self, size_t nbytes) noexcept nogil:

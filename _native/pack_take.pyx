@@ -51,7 +51,7 @@ cdef bint take_packed(Work *work, const Object *object, Node *nodes, size_t nbyt
     at = take_fields(work, object, nodes, at, end, count, seen, &found)
     if at != end:
         return False
-    return found == object.count or take_missing(object, nodes, seen)
+    return found == object.count or take_missing(work, object, nodes, seen)
 
 
 cdef const uint8_t *take_fields(

@@ -49,10 +49,17 @@ cdef enum Action:
 
 
 cdef enum Missing:
-    MISSING_NOT_SURE = 0    # required, or its default cannot be foreseen
+    MISSING_NOT_SURE = 0    # its default cannot be foreseen, or it is not known what msgspec makes of it
     MISSING_NOTHING         # in no column
     MISSING_ZERO            # the column's own zero
     MISSING_STORED          # `stored` is the default
+    MISSING_REFUSED         # required
+
+cdef enum Refusal:          # what is surely refused, by msgspec or by the column; bits of Value.refuses
+    REFUSES_NULL = 1
+    REFUSES_TEXT = 2
+    REFUSES_BROKEN_TEXT = 4 # text that is not UTF-8
+    REFUSES_RANGE = 8       # integers outside of the bounds
 
 cdef enum:
     FIELDS_MAX = 1024
@@ -76,6 +83,7 @@ cdef struct Value:
     uint8_t on_object
     uint8_t on_bytes        # MessagePack alone has these two
     uint8_t on_extension
+    uint8_t refuses         # bits of Refusal; of the values that no action takes
     bint nullable           # the column is Nullable; what is stored goes into its child
     int64_t low             # bounds of STORE_INT
     int64_t high
@@ -103,6 +111,7 @@ cdef struct Object:
     Field *fields           # owned
     size_t count
     bint forbid_unknown
+    bint strict             # what is no object is refused
 
 
 cdef class Recipe:
@@ -114,6 +123,7 @@ cdef class Recipe:
     cdef bint packed                # records are MessagePack
     cdef readonly list problems     # what is left to msgspec, and why
     cdef readonly bint usable       # some record can be taken
+    cdef bint strict                # msgspec refuses what the plan does not take
     cdef list owned                 # the texts that names, choices and defaults borrow
     cdef set key_columns            # indexes of the columns the event id is made of
 

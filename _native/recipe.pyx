@@ -52,6 +52,8 @@ cdef class Recipe:
         self.owned = []
         self.key_columns = set(builder.plan.key_indexes)
         self.usable = True
+        self.strict = plan.strict
+        self.object.strict = plan.strict
         self.build_object(&self.object, plan.fields, plan.forbid_unknown, False, "$")
         filled = {field.attribute for field in plan.fields}
         for source in builder.plan.sources:
@@ -115,6 +117,8 @@ cdef class Recipe:
     cdef int build_missing(self, Field *field, object plan) except -1:
         """What a record without the field has in its column."""
         field.on_missing = MISSING_NOT_SURE
+        if plan.required and self.strict:
+            field.on_missing = MISSING_REFUSED
         if plan.required or not plan.default_known:
             return 0
         if field.column < 0:
@@ -171,6 +175,8 @@ cdef class Recipe:
             value.on_bool = STORE_BOOL
         build_number(value, takes, inner, column)
         build_text(value, takes, inner)
+        if self.strict:
+            build_refusals(value, takes, inner)
         self.build_packed(value, takes, inner)
         self.build_choices(value, takes, inner, column)
         return self.build_compound(value, takes, inner, column, path)
@@ -352,6 +358,21 @@ cdef int build_number(Value *value, object takes, object spec, object column) ex
         value.on_float = FLOATS.get(spec.kind, NOT_SURE)
     if takes.decimal:
         value.on_int = value.on_float = value.on_text = decimal_action(spec)
+    return 0
+
+
+cdef int build_refusals(Value *value, object takes, object spec) except -1:
+    """What msgspec is known to refuse: it converts nothing. Numbers are left out, of which it takes 1.0 for an integer."""
+    if takes.anything or takes.raw or takes.problem:
+        return 0
+    if not takes.null:
+        value.refuses |= REFUSES_NULL
+    if (takes.integer or takes.floating or takes.boolean) and not (takes.text or takes.decimal or takes.choices):
+        value.refuses |= REFUSES_TEXT
+    if takes.text == "str":
+        value.refuses |= REFUSES_BROKEN_TEXT
+    if value.on_int == STORE_INT and spec.kind == "int":
+        value.refuses |= REFUSES_RANGE
     return 0
 
 

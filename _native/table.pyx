@@ -24,7 +24,8 @@ cdef extern from *:
     static void *zeroed_new(size_t length) {
         void *data = NULL;
         if (length >= PENSTOCK_MAPPED_BYTES) {
-            data = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+            data = mmap(NULL, length, PROT_READ | PROT_WRITE, flags, -1, 0);
             if (data == MAP_FAILED) return NULL;
     #ifdef MADV_HUGEPAGE
             madvise(data, length, MADV_HUGEPAGE);  /* lookups are random: with small pages each misses the TLB too */

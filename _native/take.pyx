@@ -12,7 +12,8 @@ from _native.fields cimport search_field
 from _native.json_number cimport Numeral, read_number, to_double, to_int64
 from _native.json_scan cimport (
     CLOSE_ARRAY, CLOSE_OBJECT, COLON, COMMA, LETTER_F, LETTER_N, LETTER_T, MINUS, NINE, OPEN_ARRAY, OPEN_OBJECT, QUOTE,
-    ZERO, Text, put_padded_string, read_literal, read_string, read_uuid, same_bytes, skip_space, skip_value,
+    ZERO, BLANK, NEWLINE, RETURN, TAB, Text, is_broken, put_padded_string, read_literal, read_string, read_uuid,
+    same_bytes, skip_space, skip_value,
 )
 from _native.json_text cimport store_json
 from _native.node cimport Node, node_zero
@@ -31,11 +32,23 @@ cdef bint take_record(Work *work, const Object *object, Node *nodes, size_t nbyt
     cdef size_t found
     memset(seen, 0, object.count)
     if at[0] != OPEN_OBJECT:
+        work.refused = object.strict
         return False
     at = take_fields(work, object, nodes, at + 1, seen, &found)
-    if at == NULL or skip_space(at) != end:
+    if at == NULL:
+        work.refused = work.refused or (object.strict and is_cut_off(work.record.data, end))
         return False
-    return found == object.count or take_missing(object, nodes, seen)
+    if skip_space(at) != end:
+        return False
+    return found == object.count or take_missing(work, object, nodes, seen)
+
+
+cdef bint is_cut_off(const uint8_t *begin, const uint8_t *end) noexcept nogil:
+    """Whether a text that begins as an object does not end as one."""
+    cdef const uint8_t *last = end - 1
+    while last != begin and (last[0] == BLANK or last[0] == NEWLINE or last[0] == RETURN or last[0] == TAB):
+        last -= 1
+    return last[0] != CLOSE_OBJECT
 
 
 cdef const uint8_t *take_fields(
@@ -88,7 +101,7 @@ cdef const uint8_t *take_fields(
         at = skip_space(at + 1)
 
 
-cdef bint take_missing(const Object *object, Node *nodes, const uint8_t *seen) except? False nogil:
+cdef bint take_missing(Work *work, const Object *object, Node *nodes, const uint8_t *seen) except? False nogil:
     """Defaults into the columns of the fields that the record does not have; false when one has none."""
     cdef size_t index
     cdef const Field *field
@@ -97,7 +110,8 @@ cdef bint take_missing(const Object *object, Node *nodes, const uint8_t *seen) e
         if seen[index]:
             continue
         field = &object.fields[index]
-        if field.on_missing == MISSING_NOT_SURE:
+        if field.on_missing == MISSING_NOT_SURE or field.on_missing == MISSING_REFUSED:
+            work.refused = field.on_missing == MISSING_REFUSED
             return False
         if field.on_missing == MISSING_NOTHING:
             continue
@@ -118,14 +132,14 @@ cdef const uint8_t *take_value(Work *work, const Value *value, Node *node, const
     """One value into its column; `node` is NULL for what is in no column."""
     cdef uint8_t first = at[0]
     if first == LETTER_N and value.on_null != STORE_RAW:
-        return take_null(value, node, at)
+        return take_null(work, value, node, at)
     if value.nullable:
         buffer_word(&node.data, 0, 1)
         node = &node.children[0]
     if first == QUOTE:
         return take_text(work, value, node, at)
     if ZERO <= first <= NINE or first == MINUS:
-        return take_number(value, node, at)
+        return take_number(work, value, node, at)
     if first == LETTER_T or first == LETTER_F:
         return take_bool(value, node, at)
     if first == OPEN_OBJECT:
@@ -135,9 +149,10 @@ cdef const uint8_t *take_value(Work *work, const Value *value, Node *node, const
     return store_raw(node, at) if first == LETTER_N else NULL
 
 
-cdef const uint8_t *take_null(const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
+cdef const uint8_t *take_null(Work *work, const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
     cdef const uint8_t *end = read_literal(at)
     if end == NULL or value.on_null == NOT_SURE:
+        work.refused = value.refuses & REFUSES_NULL
         return NULL
     if value.on_null == ZEROED:
         node_zero(node)
@@ -229,7 +244,7 @@ cdef const uint8_t *take_pairs(Work *work, const Value *value, Node *node, const
 
 # ---- numbers
 
-cdef const uint8_t *take_number(const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
+cdef const uint8_t *take_number(Work *work, const Value *value, Node *node, const uint8_t *at) except? NULL nogil:
     cdef Numeral numeral
     cdef int64_t number
     cdef double real
@@ -240,7 +255,10 @@ cdef const uint8_t *take_number(const Value *value, Node *node, const uint8_t *a
         return NULL
     action = value.on_int if numeral.integer else value.on_float
     if action == STORE_INT:
-        if not to_int64(&numeral, &number) or number < value.low or number > value.high:
+        if not to_int64(&numeral, &number):
+            return NULL
+        if number < value.low or number > value.high:
+            work.refused = value.refuses & REFUSES_RANGE
             return NULL
         buffer_word(&node.data, <uint64_t>number, node.width)
         return end
@@ -270,6 +288,8 @@ cdef const uint8_t *take_text(Work *work, const Value *value, Node *node, const 
         end = read_string(at + 1, &text, &work.plain)
         if end != NULL:
             put_padded_string(&node.data, text.data, text.length)
+        elif value.refuses & REFUSES_BROKEN_TEXT:
+            work.refused = is_broken(at + 1)
         return end
     if value.on_text == STORE_UUID and <size_t>(at + 1 - work.record.data) == work.foreseen_at:
         buffer_bytes(&node.data, work.foreseen, 16)
@@ -278,6 +298,7 @@ cdef const uint8_t *take_text(Work *work, const Value *value, Node *node, const 
         buffer_bytes(&node.data, halves, 16)
         return at + 38
     if value.on_text == NOT_SURE:
+        work.refused = value.refuses & REFUSES_TEXT
         return NULL
     if value.on_text == STORE_RAW:
         return store_raw(node, at)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from array import array
 from typing import NamedTuple
 
-SKIPPED, APPENDED, DUPLICATE, REFUSED = range(4)
-"""What became of a row; the values `append` writes into its status array."""
+SKIPPED, APPENDED, DUPLICATE, REFUSED, UNEXPLAINED = range(5)
+"""What became of a row; the values `append` writes into its status array. The last only the native lane gives: it is sure
+that the record is refused, and msgspec has to say why."""
 
 
 class Column(NamedTuple):
@@ -105,3 +106,6 @@ class RowPlan(NamedTuple):
     forbid_unknown: bool
     packed: bool = False
     """Whether records are MessagePack; else they are JSON."""
+    strict: bool = False
+    """Whether msgspec refuses all that the fields do not take. Where it does not, or nobody knows, what is not taken is left to
+    it, in its turn."""

@@ -43,6 +43,8 @@ class Dedup:
         self._period_ms = max(1, config.window_s * 1000 // (GENERATIONS - 1))
         self._reached_ms: dict[Partition, int] = {}
         """Of each partition that is being read and not at its end: the record time of the run taken last."""
+        self._coming_ms: dict[Partition, int] = {}
+        """The record times of runs that are about to be taken."""
         self._latest_ms = 0
         self._begun_ms = 0
         self._ends_ms: deque[int] = deque()
@@ -113,6 +115,16 @@ class Dedup:
         return [dict(records.headers(index)).get(name) for index in range(first, cut)]
 
     def pass_time(self, partition: Partition, timestamps: array[int]) -> None:
+        """As `come` for a run that is taken at once, before another one comes."""
+        self.come(partition, timestamps)
+        self.took()
+
+    def took(self) -> None:
+        """Every run that came has been taken."""
+        self._reached_ms |= self._coming_ms
+        self._coming_ms.clear()
+
+    def come(self, partition: Partition, timestamps: array[int]) -> None:
         """Moves the window on before a run of a partition is taken, to the records' own time and never past what waits.
 
         The time is that of the partition that is furthest behind, where its run before this one was: a partition may lag
@@ -133,7 +145,7 @@ class Dedup:
         # The furthest behind is looked for only where even this partition's own time would drop something.
         if not self._awaited and self._oldest_end_ms() <= self._expired_ms(reached_ms):
             self._drop_until(min(self._reached_ms.values()))
-        self._reached_ms[partition] = median_ms
+        self._coming_ms[partition] = median_ms
         self._begun_ms = self._begun_ms or median_ms
         self._latest_ms = latest_ms
         if self._latest_ms - self._begun_ms >= self._period_ms and len(self._ends_ms) < GENERATIONS - 1:
@@ -142,6 +154,7 @@ class Dedup:
     def rest(self, partition: Partition) -> None:
         """The partition has no record left for now, or cannot be read: the window does not wait for it."""
         self._reached_ms.pop(partition, None)
+        self._coming_ms.pop(partition, None)
         self._has_come(partition, self._latest_ms)
 
     def held_until(self, time_ms: int) -> None:
@@ -210,6 +223,7 @@ class Dedup:
     def restart_time(self) -> None:
         """The records that follow may be older than those before: of another partition, read after it."""
         self._reached_ms.clear()
+        self._coming_ms.clear()
         self._ends_ms = deque(0 for _ in self._ends_ms)
         self._latest_ms = self._begun_ms = 0
 

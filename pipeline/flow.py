@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.batch import OpenBatch, SealedBatch
@@ -23,7 +23,7 @@ from pipeline.deadletter import RatioLimit
 from pipeline.dedup import Dedup
 from pipeline.delivery import no_place_for
 from pipeline.errors import PenstockError, RejectLimitExceeded, invariant
-from pipeline.lane import Lane, LeftOut, Ranges
+from pipeline.lane import Job, Lane, LeftOut, Ranges
 from pipeline.metrics import Metrics
 from pipeline.patience import Stopping, beating
 from pipeline.recovery import Prepared, Recovery
@@ -133,6 +133,8 @@ class Flow:
         self._batch = OpenBatch([target for lane in lanes.values() for target in lane.targets], config.batch)
         # Of a bounded reading one partition is read at a time: nothing would end the wait but the batch's age.
         self._waiting = Waiting(config.batch.rows_max if bounds is None else 1, config.batch.bytes_max)
+        self._runs: dict[str, list[Job]] = {}
+        """By topic: runs that have begun and are not taken yet; empty between two polls."""
         self._assignments = 0
         self._budget = Budget(config)
         self._ratio = RatioLimit(config.dead_letters.ratio_max, config.dead_letters.ratio_records)
@@ -303,25 +305,29 @@ class Flow:
                 self._assign(source)
 
     def _accept(self, events: list[SourceEvent], read_s: float, source: Source) -> None:
-        # A run is let go of as soon as it is taken, while its messages are still in the processor's cache.
+        # Taken from the list one by one: nothing but the work on a run must hold it.
         events.reverse()
         assignment = self._assignments
         while events:
-            event = events.pop()
-            if isinstance(event, SourceFault):
-                self._halt(event, source)
-            elif assignment == self._assignments:  # What was read before a new one comes again.
-                self._sort_in([(event, read_s)])
+            self._accept_one(events.pop(), assignment, read_s, source)
+        self._take_runs()
 
-    def _sort_in(self, read: Iterable[tuple[Records | PartitionEnd, float]]) -> None:
-        """Takes each, or lets it wait when the open batch has no place for its partition or something before it waits."""
-        for event, read_s in read:
-            if event.partition in self._waiting or not self._has_place(event):
-                self._waiting.add(event, read_s)
-            elif isinstance(event, PartitionEnd):
-                self._end(event)
-            else:
-                self._take(event, read_s)
+    def _accept_one(self, event: SourceEvent, assignment: int, read_s: float, source: Source) -> None:
+        if isinstance(event, SourceFault):
+            self._take_runs()
+            self._halt(event, source)
+        elif assignment == self._assignments:  # What was read before a new one comes again.
+            self._sort_in(event, read_s)
+
+    def _sort_in(self, event: Records | PartitionEnd, read_s: float) -> None:
+        """Takes it, or lets it wait when the open batch has no place for its partition or something before it waits."""
+        if event.partition in self._waiting or not self._has_place(event):
+            self._waiting.add(event, read_s)
+        elif isinstance(event, PartitionEnd):
+            self._take_runs()
+            self._end(event)
+        else:
+            self._begin(event, read_s)
 
     def _has_place(self, event: Records | PartitionEnd) -> bool:
         """An end with nothing behind what was read needs none."""
@@ -335,7 +341,9 @@ class Flow:
             self._seal("partitions")
         if not self._budget.used_up():
             started_s = self._clock.monotonic_s()
-            self._sort_in(self._waiting.take())
+            for event, read_s in self._waiting.take():
+                self._sort_in(event, read_s)
+            self._take_runs()
             self._metrics.stage_seconds("decode", self._clock.monotonic_s() - started_s)
 
     def _records_max(self) -> int:
@@ -347,7 +355,8 @@ class Flow:
         records_max = max(1, min(room, limits.poll_records_max))
         return records_max if self._bounds is None else min(records_max, self._bounds.allowance())
 
-    def _take(self, records: Records, now_s: float) -> None:
+    def _begin(self, records: Records, now_s: float) -> None:
+        """What comes before a run is taken. Runs are taken together, unless something else has to come between them."""
         partition = records.partition
         position = self._positions.get(partition)
         if position is None or partition in self.halted:
@@ -357,20 +366,31 @@ class Flow:
         cut, next_offset = self._within(records)
         if next_offset <= position:
             return
-        self._dedup.pass_time(partition, records.timestamps)
+        self._dedup.come(partition, records.timestamps)
         left_out = self._to_leave_out(partition, position, next_offset)
-        if left_out is not None and self._dedup.enabled and self._bounds is None:
-            # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.
-            self._recovery.claim(records, 0, len(records), left_out.stored)
-        taken = self._lanes[partition.topic].take(records, 0, cut, left_out)
+        if left_out is not None:
+            self._take_runs()
+            if self._dedup.enabled and self._bounds is None:
+                # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.
+                self._recovery.claim(records, 0, len(records), left_out.stored)
         self._count_cold(records)
-        self._judge(taken.letters)
-        self._ratio.add(taken.counts.records, len(taken.letters))
         self._batch.cover(partition, position, next_offset, now_s)
-        self._batch.add(taken)
         self._positions[partition] = next_offset
         self.last_timestamp_ms[partition] = records.timestamps[-1]
         self._record_bytes += 0.1 * (max(1.0, records.nbytes / len(records)) - self._record_bytes)
+        self._runs.setdefault(partition.topic, []).append(Job(records, 0, cut, left_out))
+        if left_out is not None:
+            self._take_runs()
+
+    def _take_runs(self) -> None:
+        """Takes the runs that have begun, topic by topic."""
+        while self._runs:
+            topic, jobs = self._runs.popitem()
+            for taken in self._lanes[topic].take_all(jobs):
+                self._judge(taken.letters)
+                self._ratio.add(taken.counts.records, len(taken.letters))
+                self._batch.add(taken)
+        self._dedup.took()
 
     def _within(self, records: Records) -> tuple[int, int]:
         """How many of the records are read, and the offset after them; fewer only at the end of a bounded reading."""

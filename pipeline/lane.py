@@ -8,7 +8,7 @@ rows, claims and rejects, in the same order.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from pipeline.batch import Counts, Taken, Target
 from pipeline.contract import Contract
 from pipeline.decode import Decoder
 from pipeline.dedup import Dedup
+from pipeline.errors import invariant
 from pipeline.types import DeadLetter, Partition, Records, Reject, RejectCode, Stage
 from pipeline.ways import Ways
 
@@ -76,20 +77,60 @@ class _Fates:
 
     def __init__(self) -> None:
         self.rejects: list[tuple[int, Reject]] = []
+        self.unexplained = 0
+        """Records that are refused, of which msgspec has to say why."""
         self.filtered = 0
         self.stored = 0
         self.lettered = 0
 
 
-class _Part(NamedTuple):
-    """The records of a run that a lane takes, and what it notes of each."""
+class Job(NamedTuple):
+    """The records `[first, cut)` of a run, to be taken."""
 
     records: Records
     first: int
-    run: native.Run
-    keys: list[bytes | None] | None
-    statuses: bytearray
-    stored: Ranges | None
+    cut: int
+    left_out: LeftOut | None
+
+
+class _Part:
+    """The work on one job, and what is noted of it. Lets go of the records as soon as nothing of them can be asked for."""
+
+    __slots__ = ("count", "fates", "first", "keys", "left_out", "nbytes", "oldest_ms", "records", "run", "statuses", "stored")
+
+    def __init__(self, job: Job, dedup: Dedup) -> None:
+        records, first, cut, left_out = job
+        partition = records.partition
+        whole = cut - first == len(records)
+        offsets = records.offsets if whole else records.offsets[first:cut]
+        timestamps = records.timestamps if whole else records.timestamps[first:cut]
+        self.run = native.Run(partition.topic, partition.number, dedup.slot(partition), offsets, timestamps)
+        self.records: Records | None = records
+        self.first = first
+        self.count = cut - first
+        self.keys = dedup.keys(records, first, cut)
+        self.statuses = bytearray(self.count)
+        self.left_out = left_out
+        self.stored = left_out.stored if left_out is not None and self.count else None
+        if self.stored is not None and offsets[0] >= self.stored.end:
+            self.stored = None
+        self.nbytes = records.nbytes if whole else _nbytes(records, first, cut)
+        self.oldest_ms = records.oldest_ms if whole else min(timestamps, default=-1)
+        self.fates = _Fates()
+
+    @property
+    def rejected(self) -> frozenset[int]:
+        return self.left_out.rejected if self.left_out is not None else frozenset()
+
+    @property
+    def read(self) -> Records:
+        assert self.records is not None
+        return self.records
+
+    def let_go(self) -> None:
+        """The records are not needed any more, unless one of them gets a letter."""
+        if not self.fates.rejects and not self.fates.unexplained:
+            self.records = None
 
 
 class Lane:
@@ -119,24 +160,29 @@ class Lane:
 
     def take(self, records: Records, first: int, cut: int, left_out: LeftOut | None) -> Taken:
         """Decodes, claims and appends the records `[first, cut)` of a run."""
-        whole = cut - first == len(records)
-        run = native.Run(
-            records.partition.topic,
-            records.partition.number,
-            self._dedup.slot(records.partition),
-            records.offsets if whole else records.offsets[first:cut],
-            records.timestamps if whole else records.timestamps[first:cut],
-        )
-        statuses = bytearray(cut - first)
-        stored = left_out.stored if left_out is not None and cut > first else None
-        if stored is not None and run.offsets[0] >= stored.end:
-            stored = None
-        rejected = left_out.rejected if left_out is not None else frozenset()
-        part = _Part(records, first, run, self._dedup.keys(records, first, cut), statuses, stored)
-        fates = self._by_the_cheaper(part, rejected)
+        (taken,) = self.take_all([Job(records, first, cut, left_out)])
+        return taken
+
+    def take_all(self, jobs: list[Job]) -> list[Taken]:
+        """Takes one run after the other, and takes the list apart: records are let go of while they are in the processor's cache.
+
+        What is the same for all runs is done for all at once. Between two runs of a thousand records each there is nothing
+        left in the cache of the Python code, which then costs several times what it does in a row.
+        """
+        jobs.reverse()
+        parts = []
+        while jobs:
+            parts.append(_Part(jobs.pop(), self._dedup))
+        self._by_the_cheaper(parts)
+        if any(part.fates.unexplained for part in parts):
+            self._explain(parts)
+        return [self._taken(part) for part in parts]
+
+    def _taken(self, part: _Part) -> Taken:
+        fates, statuses = part.fates, part.statuses
         counts = Counts(
-            records=cut - first,
-            nbytes=records.nbytes if whole else _nbytes(records, first, cut),
+            records=part.count,
+            nbytes=part.nbytes,
             rows=statuses.count(native.APPENDED),
             duplicates=statuses.count(native.DUPLICATE),
             filtered=fates.filtered,
@@ -146,74 +192,93 @@ class Lane:
         letters: list[DeadLetter] = []
         if fates.rejects:
             fates.rejects.sort(key=itemgetter(0))
-            letters = [self._letter(records, first + index, reject) for index, reject in fates.rejects]
+            letters = [self._letter(part.read, part.first + index, reject) for index, reject in fates.rejects]
             counts.rejects.update(letter.reject.code for letter in letters)
-        oldest_ms = records.oldest_ms if whole else min(run.timestamps, default=-1)
-        return Taken(counts, self._without_written(letters, left_out), oldest_ms)
+        return Taken(counts, self._without_written(letters, part.left_out), part.oldest_ms)
 
-    def _by_the_cheaper(self, part: _Part, rejected: frozenset[int]) -> _Fates:
+    def _by_the_cheaper(self, parts: list[_Part]) -> None:
         """Natively, unless that cannot be, or so much is left to msgspec that it is cheaper to send it there at once."""
-        if self._fast is None or self._ids or rejected:
-            return self._by_msgspec(part, rejected)
+        if self._fast is None or self._ids or any(part.rejected for part in parts):
+            self._each(self._by_msgspec, parts)
+            return
         handed_over = self.handed_over
         chosen = self.ways.choose()
-        fates = self._natively(part) if chosen else self._by_msgspec(part, rejected)
-        self.ways.took(len(part.statuses), self.handed_over - handed_over, native=chosen)
-        return fates
+        self._each(self._natively if chosen else self._by_msgspec, parts)
+        self.ways.took(sum(part.count for part in parts), self.handed_over - handed_over, native=chosen)
 
-    def _by_msgspec(self, part: _Part, rejected: frozenset[int]) -> _Fates:
+    @staticmethod
+    def _each(take: Callable[[_Part], None], parts: Iterable[_Part]) -> None:
+        for part in parts:
+            take(part)
+            part.let_go()
+
+    def _by_msgspec(self, part: _Part) -> None:
         """Every record at once: all are decoded, then all are claimed and appended."""
-        records, first, run, keys, statuses, stored = part
-        fates = _Fates()
-        values = records.values[first : first + len(statuses)]
+        run, statuses, fates, records = part.run, part.statuses, part.fates, part.read
+        values = records.values[part.first : part.first + part.count]
         rows, fates.rejects, fates.filtered = self._decoder.decode(values, largest_bytes=records.largest_bytes)
-        if stored is not None:
-            fates.rejects = self._leave_out(rows, fates.rejects, run.offsets, stored, fates)
-        if rejected:
-            self._leave_out_rejected(rows, run.offsets, rejected, fates)
-        refusals = native.append(self._builders, rows, run, self._dedup.claims, keys, statuses)
+        if part.stored is not None:
+            fates.rejects = self._leave_out(rows, fates.rejects, run.offsets, part.stored, fates)
+        if part.rejected:
+            self._leave_out_rejected(rows, run.offsets, part.rejected, fates)
+        refusals = native.append(self._builders, rows, run, self._dedup.claims, part.keys, statuses)
         if self._ids:
             self._append_ids(rows, run, statuses)
         fates.rejects += [(refusal.index, _refused(refusal)) for refusal in refusals]
-        return fates
 
-    def _natively(self, part: _Part) -> _Fates:
+    def _natively(self, part: _Part) -> None:
         """From bytes to columns; what the native lane is not sure of is decoded and appended in its turn."""
         assert self._fast is not None
-        records, first, run, keys, statuses, stored = part
-        fates = _Fates()
+        records, run, fates = part.read, part.run, part.fates
         left_out = None
-        if stored is not None:
-            left_out = bytes(offset in stored for offset in run.offsets)
+        if part.stored is not None:
+            left_out = bytes(offset in part.stored for offset in run.offsets)
             fates.stored = sum(left_out)
-        self._fast.take(
+        fates.unexplained = self._fast.take(
             records if isinstance(records, native.MessageRun) else records.values,
-            first,
+            part.first,
             run,
             self._dedup.claims,
-            keys,
-            statuses,
+            part.keys,
+            part.statuses,
             left_out,
             self._decoder.record_bytes_max,
-            lambda index: self._hand_over(part, index, fates),
+            lambda index: self._hand_over(part, index),
         )
-        return fates
 
-    def _hand_over(self, part: _Part, index: int, fates: _Fates) -> None:
+    def _hand_over(self, part: _Part, index: int) -> None:
         """Decodes, claims and appends the one record."""
-        records, first, run, keys, statuses, _ = part
         self.handed_over += 1
-        rows, rejects, filtered = self._decoder.decode([records.value(first + index)])
-        fates.filtered += filtered
-        fates.rejects += [(index, reject) for _, reject in rejects]
-        if rows[0] is None:
-            return
+        rows, rejects, filtered = self._decoder.decode([part.read.value(part.first + index)])
+        part.fates.filtered += filtered
+        part.fates.rejects += [(index, reject) for _, reject in rejects]
+        if rows[0] is not None:
+            self._append_one(part, index, rows)
+
+    def _append_one(self, part: _Part, index: int, rows: list[object | None]) -> None:
+        run = part.run
         one = run._replace(offsets=run.offsets[index : index + 1], timestamps=run.timestamps[index : index + 1])
         status = bytearray(1)
-        key = None if keys is None else keys[index : index + 1]
+        key = None if part.keys is None else part.keys[index : index + 1]
         refusals = native.append(self._builders, rows, one, self._dedup.claims, key, status)
-        fates.rejects += [(index, _refused(refusal)) for refusal in refusals]
-        statuses[index] = status[0]
+        part.fates.rejects += [(index, _refused(refusal)) for refusal in refusals]
+        part.statuses[index] = status[0]
+
+    def _explain(self, parts: Sequence[_Part]) -> None:
+        """Asks msgspec, and the columns, why they refuse what the native lane is sure that they do: of all runs at once."""
+        wanted = [(part, index) for part in parts for index in _places(part)]
+        rows, rejects, filtered = self._decoder.decode([part.read.value(part.first + index) for part, index in wanted])
+        for number, reject in rejects:
+            part, index = wanted[number]
+            part.fates.rejects.append((index, reject))
+            part.statuses[index] = native.REFUSED
+        for (part, index), row in zip(wanted, rows, strict=True):
+            if row is not None:
+                self._append_one(part, index, [row])
+        invariant(
+            not filtered and all(part.statuses[index] == native.REFUSED for part, index in wanted),
+            f"{self._contract_name}: the native lane refused a record that msgspec takes; set decode.lane to msgspec",
+        )
 
     def letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:
         """The dead letter of one record."""
@@ -273,6 +338,16 @@ class Lane:
             reject=reject,
             contract=self._contract_name,
         )
+
+
+def _places(part: _Part) -> list[int]:
+    """The indexes of the records that are refused and not explained."""
+    found: list[int] = []
+    at = -1
+    for _ in range(part.fates.unexplained):
+        at = part.statuses.index(native.UNEXPLAINED, at + 1)
+        found.append(at)
+    return found
 
 
 def _refused(refusal: native.Refusal) -> Reject:

@@ -60,6 +60,7 @@ def _row(contract: Contract, row_type: type) -> RowPlan:
         (info.tag_field or "") if in_union else "",
         info.forbid_unknown_fields,
         contract.format == "msgpack",
+        contract.format == "json" and contract.reading is None,
     )
 
 
