@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 from _native.buffer cimport Buffer, buffer_bytes, buffer_free, buffer_reserve, buffer_word
 from _native.dynamic cimport find_symbol, loaded
 from _native.pieces cimport Piece, pieces_nbytes
+from _native.rising cimport put_rising, rises, rising_nbytes_max
 
 cdef enum:
     MAGIC = 0x184D2204
@@ -68,7 +69,7 @@ cdef Body frame_of(const Buffer *pieces):
         raise MemoryError("no memory for LZ4")
     with nogil:
         # Room for blocks that are all sent as they are: what is not used of it is never touched.
-        buffer_reserve(&body.frame.out, total + total // 1024 + 1024)
+        buffer_reserve(&body.frame.out, rising_nbytes_max(total) + total // 1024 + 1024)
         frame_begin(&body.frame)
         for index in range(pieces.used // sizeof(Piece)):
             frame_put(&body.frame, piece[index].data, piece[index].nbytes)
@@ -119,12 +120,9 @@ cdef int put_block(Frame *frame, const uint8_t *data, size_t nbytes) except -1 n
     cdef Buffer *out = &frame.out
     cdef uint32_t size, word
     cdef uint8_t *block
-    buffer_reserve(out, nbytes + 16)
+    buffer_reserve(out, rising_nbytes_max(nbytes) + 16)
     block = out.data + out.used + 4
-    size = <uint32_t>lz4.compress(
-        frame.state, <const char *>data, <char *>block, <int>nbytes, <int>(nbytes - nbytes // GAIN), 1
-    )
-    word = size
+    size = word = compressed(frame, data, nbytes, block)
     if size == 0:
         size = <uint32_t>nbytes
         word = size | <uint32_t>STORED
@@ -133,6 +131,17 @@ cdef int put_block(Frame *frame, const uint8_t *data, size_t nbytes) except -1 n
     buffer_bytes(out, &word, 4)
     out.used = out.used + size
     return buffer_word(out, xxh32(block, size), 4)
+
+
+cdef uint32_t compressed(Frame *frame, const uint8_t *data, size_t nbytes, uint8_t *block) noexcept nogil:
+    """The size of the block as LZ4; 0 when it does not gain enough."""
+    cdef size_t nbytes_max = nbytes - nbytes // GAIN
+    cdef size_t size
+    if rises(data, nbytes):
+        size = put_rising(data, nbytes, block)
+        if size <= nbytes_max:
+            return <uint32_t>size
+    return <uint32_t>lz4.compress(frame.state, <const char *>data, <char *>block, <int>nbytes, <int>nbytes_max, 1)
 
 
 # ---- the checksum (XXH32 with seed 0, of the xxHash specification)

@@ -66,6 +66,30 @@ def test_rows_enough_for_blocks_of_their_own(count: int) -> None:
     assert opened(block.framed(PREFIX, some)) == PREFIX + block.native(some)
 
 
+@pytest.mark.parametrize("count", [129, 2_048, 33_000])
+@pytest.mark.parametrize("odd_share", [0.0, 0.02, 0.3])
+@pytest.mark.parametrize("step_max", [1, 7, 300, 70_000])
+def test_numbers_that_rise(count: int, odd_share: float, step_max: int, seed: int) -> None:
+    """With steps of every size in between, back, over every byte, and to the same number again."""
+    random = Random(seed)
+    numbers = [random.getrandbits(random.randrange(1, 64))]
+    while len(numbers) < count:
+        step = random.randint(1, step_max)
+        if random.random() < odd_share:
+            step = random.choice([0, -step, 1 << random.randrange(63), -(1 << random.randrange(63))])
+        numbers.append((numbers[-1] + step) % 2**63)
+    block = block_of(["x"] * count, numbers)
+    assert opened(block.framed(PREFIX)) == PREFIX + block.native()
+
+
+def test_numbers_that_rise_are_as_small_as_lz4_makes_them() -> None:
+    count = 3 * BLOCK // 8
+    ours = len(block_of([""] * count, [1_700_000_000_000 + 10 * number for number in range(count)]).framed(b""))
+    flat = len(block_of([""] * count, [1_700_000_000_000] * count).framed(b""))
+    times = array("q", [1_700_000_000_000 + 10 * number for number in range(count)]).tobytes()
+    assert ours - flat < 1.03 * len(lz4.frame.compress(times))
+
+
 @pytest.mark.parametrize("times", [[5, -1, 7], [5, 2**62, 7], [5, 6, 7]])
 def test_timestamps_outside_of_the_columns_range(times: list[int]) -> None:
     """Kept within the range, which is why the column is not always what is kept anyway."""
