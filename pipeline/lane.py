@@ -8,7 +8,7 @@ rows, claims and rejects, in the same order.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from pipeline.contract import Contract
 from pipeline.decode import Decoder
 from pipeline.dedup import Dedup
 from pipeline.errors import invariant
-from pipeline.types import DeadLetter, Partition, Records, Reject, RejectCode, Stage
+from pipeline.types import DeadLetter, Headers, Partition, Records, Reject, RejectCode, Stage
 from pipeline.ways import Ways
 
 
@@ -93,10 +93,31 @@ class Job(NamedTuple):
     left_out: LeftOut | None
 
 
-class _Part:
-    """The work on one job, and what is noted of it. Lets go of the records as soon as nothing of them can be asked for."""
+class _Record(NamedTuple):
+    """What a letter needs of a record."""
 
-    __slots__ = ("count", "fates", "first", "keys", "left_out", "nbytes", "oldest_ms", "records", "run", "statuses", "stored")
+    value: bytes | None
+    key: bytes | None
+    headers: Headers
+
+
+class _Part:
+    """The work on one job, and what is noted of it. Lets go of the records as soon as they are taken."""
+
+    __slots__ = (
+        "count",
+        "fates",
+        "first",
+        "kept",
+        "keys",
+        "left_out",
+        "nbytes",
+        "oldest_ms",
+        "records",
+        "run",
+        "statuses",
+        "stored",
+    )
 
     def __init__(self, job: Job, dedup: Dedup) -> None:
         records, first, cut, left_out = job
@@ -117,6 +138,8 @@ class _Part:
         self.nbytes = records.nbytes if whole else _nbytes(records, first, cut)
         self.oldest_ms = records.oldest_ms if whole else min(timestamps, default=-1)
         self.fates = _Fates()
+        self.kept: dict[int, _Record] = {}
+        """By index: the records that are refused."""
 
     @property
     def rejected(self) -> frozenset[int]:
@@ -128,9 +151,17 @@ class _Part:
         return self.records
 
     def let_go(self) -> None:
-        """The records are not needed any more, unless one of them gets a letter."""
-        if not self.fates.rejects and not self.fates.unexplained:
-            self.records = None
+        """The records are taken; what is refused is kept for its letter."""
+        if self.fates.rejects or self.fates.unexplained:
+            for index in (*self._unexplained(), *(index for index, _ in self.fates.rejects)):
+                self.kept[index] = _record_at(self.read, self.first + index)
+        self.records = None
+
+    def _unexplained(self) -> Iterator[int]:
+        at = -1
+        for _ in range(self.fates.unexplained):
+            at = self.statuses.index(native.UNEXPLAINED, at + 1)
+            yield at
 
 
 class Lane:
@@ -164,10 +195,10 @@ class Lane:
         return taken
 
     def take_all(self, jobs: list[Job]) -> list[Taken]:
-        """Takes one run after the other, and takes the list apart: records are let go of while they are in the processor's cache.
+        """Takes one run after the other, and the list apart: records are let go of while they are in the processor's cache.
 
-        What is the same for all runs is done for all at once. Between two runs of a thousand records each there is nothing
-        left in the cache of the Python code, which then costs several times what it does in a row.
+        What is the same for all runs is done for all at once. After a run of a thousand records nothing of the Python code is
+        left in that cache, and it costs several times what it does in a row.
         """
         jobs.reverse()
         parts = []
@@ -192,7 +223,7 @@ class Lane:
         letters: list[DeadLetter] = []
         if fates.rejects:
             fates.rejects.sort(key=itemgetter(0))
-            letters = [self._letter(part.read, part.first + index, reject) for index, reject in fates.rejects]
+            letters = [self._letter_of(part, index, reject) for index, reject in fates.rejects]
             counts.rejects.update(letter.reject.code for letter in letters)
         return Taken(counts, self._without_written(letters, part.left_out), part.oldest_ms)
 
@@ -266,8 +297,8 @@ class Lane:
 
     def _explain(self, parts: Sequence[_Part]) -> None:
         """Asks msgspec, and the columns, why they refuse what the native lane is sure that they do: of all runs at once."""
-        wanted = [(part, index) for part in parts for index in _places(part)]
-        rows, rejects, filtered = self._decoder.decode([part.read.value(part.first + index) for part, index in wanted])
+        wanted = [(part, index) for part in parts for index in part.kept if part.statuses[index] == native.UNEXPLAINED]
+        rows, rejects, filtered = self._decoder.decode([part.kept[index].value for part, index in wanted])
         for number, reject in rejects:
             part, index = wanted[number]
             part.fates.rejects.append((index, reject))
@@ -282,7 +313,8 @@ class Lane:
 
     def letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:
         """The dead letter of one record."""
-        return self._letter(records, index, reject)
+        place = records.partition, records.offsets[index], records.timestamps[index]
+        return self._letter(*place, _record_at(records, index), reject)
 
     def _append_ids(self, rows: list[object | None], run: native.Run, statuses: bytearray) -> None:
         """The ids of the rows just appended, in the same order."""
@@ -327,27 +359,28 @@ class Lane:
             return letters
         return [letter for letter in letters if letter.offset not in left_out.written]
 
-    def _letter(self, records: Records, index: int, reject: Reject) -> DeadLetter:
+    def _letter_of(self, part: _Part, index: int, reject: Reject) -> DeadLetter:
+        run = part.run
+        place = Partition(run.topic, run.partition), run.offsets[index], run.timestamps[index]
+        return self._letter(*place, part.kept[index], reject)
+
+    def _letter(
+        self, partition: Partition, offset: int, timestamp_ms: int, record: _Record, reject: Reject
+    ) -> DeadLetter:
         return DeadLetter(
-            partition=records.partition,
-            offset=records.offsets[index],
-            timestamp_ms=records.timestamps[index],
-            key=records.key(index),
-            value=records.value(index),
-            headers=records.headers(index),
+            partition=partition,
+            offset=offset,
+            timestamp_ms=timestamp_ms,
+            key=record.key,
+            value=record.value,
+            headers=record.headers,
             reject=reject,
             contract=self._contract_name,
         )
 
 
-def _places(part: _Part) -> list[int]:
-    """The indexes of the records that are refused and not explained."""
-    found: list[int] = []
-    at = -1
-    for _ in range(part.fates.unexplained):
-        at = part.statuses.index(native.UNEXPLAINED, at + 1)
-        found.append(at)
-    return found
+def _record_at(records: Records, index: int) -> _Record:
+    return _Record(records.value(index), records.key(index), records.headers(index))
 
 
 def _refused(refusal: native.Refusal) -> Reject:
