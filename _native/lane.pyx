@@ -1,8 +1,8 @@
 """The native lane. Owns scratch memory; keeps nothing between calls that could change a result; decides no reject.
 
 What it is not sure of it hands over, one record at a time and in order, so that claims are made in the order of the
-records and rows stand in that order whichever way each record went. A record that is surely refused makes no claim and no
-row; it is only marked, and whoever called asks msgspec for the reason when it suits.
+records and rows stand in that order whichever way each record went. A record that is surely refused makes no claim
+and no row; it is only marked, and whoever called asks msgspec for the reason when it suits.
 """
 
 from libc.stdint cimport int64_t, uint8_t
