@@ -231,8 +231,8 @@ cdef bint place(Table *table, uint64_t hash, uint64_t number, uint64_t generatio
 cdef void index_grow(Table *table) noexcept nogil:
     """Rebuilds the index twice as large, from the log and where it is: its memory is there and has not been touched.
 
-    Entries come in the order of their numbers, so the last generation to pass a bucket is the one that stays marked. The
-    oldest generation is dropped when a chain is full.
+    Entries come in the order of their numbers, so the last generation to pass a bucket is the one that stays marked.
+    The oldest generation is dropped when a chain is full.
     """
     cdef size_t largest = buckets_for(table.ids_max)
     cdef size_t before = table.bucket_count
