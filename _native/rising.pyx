@@ -22,7 +22,7 @@ cdef enum:
 
 
 cdef bint rises(const uint8_t *data, size_t nbytes) noexcept nogil:
-    """Whether a block looks like it: in samples all over it a number is larger than the one before, but in its low bytes."""
+    """Whether a block looks like it: in samples all over it, a number is larger than the one before by little."""
     cdef size_t count = nbytes // WIDTH
     cdef size_t step = count // SAMPLES
     cdef size_t rising = 0
