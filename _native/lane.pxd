@@ -78,7 +78,7 @@ cdef class RecordLane:
     cdef const int64_t *offsets
     cdef const int64_t *timestamps
     cdef uint8_t *status
-    cdef size_t unexplained # records that were marked as such
+    cdef size_t unexplained  # records that were marked as such
     cdef const uint8_t *left_out    # a flag for each record, or NULL
     cdef size_t nbytes_max
     cdef str topic

@@ -362,7 +362,7 @@ cdef int build_number(Value *value, object takes, object spec, object column) ex
 
 
 cdef int build_refusals(Value *value, object takes, object spec) except -1:
-    """What msgspec is known to refuse: it converts no text. Of numbers it takes 1.0 for an integer: they are left out."""
+    """What msgspec is known to refuse: it converts no text. Rarer faults are left to it in their turn."""
     if takes.anything or takes.raw or takes.problem:
         return 0
     if not takes.null:
