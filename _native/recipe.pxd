@@ -58,7 +58,7 @@ cdef enum Missing:
 cdef enum Refusal:          # what is surely refused, by msgspec or by the column; bits of Value.refuses
     REFUSES_NULL = 1
     REFUSES_TEXT = 2
-    REFUSES_BROKEN_TEXT = 4 # text that is not UTF-8
+    REFUSES_BROKEN_TEXT = 4  # text that is not UTF-8
     REFUSES_RANGE = 8       # integers outside of the bounds
 
 cdef enum:
