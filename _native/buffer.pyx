@@ -3,7 +3,7 @@
 from libc.stdlib cimport realloc
 from libc.string cimport memcpy
 
-from _native.pool cimport pool_find, pool_give
+from _native.pool cimport pool_find, pool_give, pool_grew
 
 cdef size_t SMALLEST_BYTES = 64
 
@@ -24,6 +24,8 @@ cdef int buffer_grow(Buffer *buffer, size_t extra) except -1 nogil:
     if data == NULL:
         # Of large memory this moves pages and copies nothing.
         data = realloc(buffer.data, capacity)
+        if data != NULL:
+            pool_grew(buffer.capacity, capacity)
     elif buffer.data != NULL:
         memcpy(data, buffer.data, buffer.used)
         pool_give(buffer.data, buffer.capacity)

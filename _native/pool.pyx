@@ -35,6 +35,8 @@ cdef enum:
 
 cdef void *kept[SIZES]      # by size; the first bytes of a chunk are the address of the next one
 cdef size_t kept_bytes = 0
+cdef size_t used_bytes = 0      # by owners, of chunks that can be kept
+cdef size_t used_bytes_most = 0
 
 
 cdef inline size_t size_at(size_t index) noexcept nogil:
@@ -67,18 +69,39 @@ cdef void *pool_find(size_t nbytes, size_t *capacity) noexcept nogil:
         memcpy(&kept[index], chunk, sizeof(void *))
         capacity[0] = size_at(index)
         kept_bytes = kept_bytes - capacity[0]
+        count_used(0, capacity[0])
     unlock()
     return chunk
+
+
+cdef void pool_grew(size_t before, size_t capacity) noexcept nogil:
+    """Tells of memory that came from malloc, or was made larger by realloc: from `before` bytes, 0 for none."""
+    lock()
+    count_used(before, capacity)
+    unlock()
+
+
+cdef void count_used(size_t before, size_t after) noexcept nogil:
+    """Under the lock."""
+    global used_bytes, used_bytes_most
+    used_bytes = used_bytes - pooled(before) + pooled(after)
+    used_bytes_most = max(used_bytes_most, used_bytes)
+
+
+cdef inline size_t pooled(size_t capacity) noexcept nogil:
+    """The bytes of a chunk that can be kept; 0 of a smaller one."""
+    return capacity if capacity > <size_t>POOLED_BYTES_MIN else 0
 
 
 cdef void pool_give(void *chunk, size_t capacity) noexcept nogil:
     """Lets go of memory from `pool_find` or malloc, which has that capacity."""
     global kept_bytes
     cdef size_t index
-    if POOLS and <size_t>POOLED_BYTES_MIN < capacity <= <size_t>POOL_BYTES_MAX:
+    if capacity > <size_t>POOLED_BYTES_MIN:
         index = index_of(capacity)
         lock()
-        if kept_bytes + capacity <= <size_t>POOL_BYTES_MAX:
+        count_used(capacity, 0)
+        if POOLS and index < SIZES and kept_bytes + capacity <= max(<size_t>KEPT_BYTES_MAX, used_bytes_most - used_bytes):
             memcpy(chunk, &kept[index], sizeof(void *))
             kept[index] = chunk
             kept_bytes = kept_bytes + capacity
@@ -93,8 +116,8 @@ def pool_nbytes():
 
 
 def pool_trim():
-    """Frees what is kept; returns how many bytes that were."""
-    global kept_bytes
+    """Frees what is kept, and forgets how much was ever used; returns how many bytes were kept."""
+    global kept_bytes, used_bytes_most
     cdef size_t index
     cdef size_t before = kept_bytes
     cdef void *chunk
@@ -105,5 +128,6 @@ def pool_trim():
             memcpy(&kept[index], chunk, sizeof(void *))
             kept_bytes = kept_bytes - size_at(index)
             free(chunk)
+    used_bytes_most = used_bytes
     unlock()
     return before
