@@ -62,7 +62,6 @@ def properties(config: Kafka, role: Role) -> dict[str, Property]:
         case "producer":
             # `message.max.bytes` at librdkafka's maximum: only the broker decides what is too large for a topic.
             result |= {"enable.idempotence": True, "acks": "all", "message.max.bytes": 1_000_000_000}
-            result.setdefault("linger.ms", 20)
             result.setdefault("compression.type", "lz4")
         case "admin":
             pass

@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from pipeline.config.schema import Kafka
 from pipeline.errors import DependencyDown
 from pipeline.kafka import Cluster, log, properties
-from pipeline.workload.produce import BURST_S, IDLE_S, TokenBucket, positions
+from pipeline.workload.produce import BURST_S, IDLE_S, LINGER_MS, TokenBucket, positions
 
 COMPRESSION = "lz4"
 """The cheapest that is still compressed."""
@@ -37,6 +37,7 @@ class Premade:
         self._made = made
         self._records = sum(map(len, made))
         settings: dict[str, Any] = {
+            "linger.ms": LINGER_MS,
             **properties(kafka, "producer"),
             "compression.type": COMPRESSION,
             "queue.buffering.max.messages": self._records + 1,
