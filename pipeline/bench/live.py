@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import workload
 from pipeline.bench import stage
@@ -28,6 +28,9 @@ from pipeline.workload.premade import Premade
 from pipeline.workload.produce import Feed, shares
 
 SHARE_OF_CAPACITY = 0.7
+OVERLOAD_SHARE = 0.5
+"""How long more is offered than can be taken, as a share of the time that freshness is measured: the embedded broker drops
+what has waited for too long."""
 PROBE_RECORDS = 200
 READY_S_MAX = 90.0
 SETTLED_BATCHES = 3
@@ -37,31 +40,43 @@ PROBE_SEED, LIVE_SEED = 1_000, 1_001
 
 
 def measure(plan: Plan, seconds: float, rounds: int, narrate: Narrate) -> dict[str, Any]:
-    """Memory and capacity by reading a full topic, without and with claims; then freshness at a share of the capacity."""
+    """Memory by reading a full topic without claims; capacity under overload; then freshness at a share of the capacity.
+
+    Reading a full topic with claims only tells what to offer: the producer is not there, which takes its part of the cores,
+    and neither are the merges of many small inserts.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory,
-        stage.opened(Path(directory), plan, live_topics=rounds) as scene,
+        stage.opened(Path(directory), plan, live_topics=2 * rounds) as scene,
     ):
-        peaks, capacities, ages, rates = [], [], [], []
+        peaks, readings, capacities, ages, rates = [], [], [], [], []
         for number in range(rounds):
             peaks.append(_full_speed(scene, f"memory{number}", claims=False)["peak_mib"])
-            told = _full_speed(scene, f"capacity{number}", claims=True)
-            capacities.append(told["records"] / told["reading_s"])
+            told = _full_speed(scene, f"reading{number}", claims=True)
+            readings.append(told["records"] / told["wall_s"])
+        offered = statistics.median(readings)
+        for number in range(rounds):
+            capacities.append(_live(scene, rounds + number, offered, seconds * OVERLOAD_SHARE).taken_per_second)
+            narrate(f"capacity: round {number + 1} of {rounds}: {capacities[-1]:,.0f} of {offered:,.0f} records/s offered")
         capacity = statistics.median(capacities)
         for number in range(rounds):
-            age_s, rate = _freshness(scene, number, capacity * SHARE_OF_CAPACITY, seconds)
-            ages.append(age_s)
-            rates.append(rate)
-            narrate(f"freshness: round {number + 1} of {rounds}: p99 {age_s:.2f} s at {rate:,.0f} records/s")
+            run = _live(scene, number, capacity * SHARE_OF_CAPACITY, seconds)
+            if not run.ages:
+                raise GaveUp("freshness: too few batches; measure longer")
+            ages.append(p99(run.ages))
+            rates.append(run.sent_per_second)
+            narrate(f"freshness: round {number + 1} of {rounds}: p99 {ages[-1]:.2f} s at {rates[-1]:,.0f} records/s")
     return {
         "freshness_p99_s": round(statistics.median(ages), 3),
         "freshness_rate": round(statistics.median(rates)),
+        "reading_per_second": round(offered),
         "capacity_per_second": round(capacity),
         "partitions": plan.partitions,
         "share_of_capacity": round(statistics.median(rates) / capacity, 3),
         "peak_mib_without_claims": round(statistics.median(peaks), 1),
         "spread": {
             "freshness_p99_s": [round(min(ages), 3), round(max(ages), 3)],
+            "capacity_per_second": [round(min(capacities)), round(max(capacities))],
             "peak_mib_without_claims": [round(min(peaks), 1), round(max(peaks), 1)],
         },
     }
@@ -76,26 +91,34 @@ def _full_speed(scene: Stage, name: str, *, claims: bool) -> dict[str, Any]:
     return told
 
 
-def _freshness(scene: Stage, number: int, rate: float, seconds: float) -> tuple[float, float]:
-    """(p99 over the batches of the age of their oldest record when they are acknowledged, the rate that was reached)."""
+class Live(NamedTuple):
+    """What became of a worker while a producer sent. `ages` are those of each settled batch's oldest record, in seconds."""
+
+    sent_per_second: float
+    taken_per_second: float
+    """Records from the start of the producer to the end of the worker, which stops when everything was sent."""
+    ages: list[float]
+
+
+def _live(scene: Stage, number: int, rate: float, seconds: float) -> Live:
+    """Offers `rate` records a second to a worker of its own, for so long."""
     table, topic = f"bench_live{number}", stage.live_topic(number)
     scene.create_tables(table)
     config = scene.write_config(f"live{number}", table, live_topic=topic)
     producer = ("pipeline.bench.live", scene.kafka.brokers, topic, str(rate), str(seconds), scene.plan.workload)
     with (
         stage.waiting_child(*producer) as feeding,
-        stage.running("pipeline.bench.member", str(config), "--steady") as worker,
+        stage.running("pipeline.bench.member", str(config), "--endless") as worker,
     ):
         _probe(scene, topic, table)
+        started_s = time.monotonic()
         stage.let_go(feeding)
         sent = stage.answer(feeding)
         worker.send_signal(signal.SIGTERM)
         told = stage.answer(worker, STOP_S_MAX)
+        taken_s = time.monotonic() - started_s
     scene.drop_tables(table)
-    ages = told["freshness_s"][SETTLED_BATCHES:]
-    if not ages:
-        raise GaveUp("freshness: too few batches; measure longer")
-    return p99(ages), sent["records"] / sent["seconds"]
+    return Live(sent["records"] / sent["seconds"], told["records"] / taken_s, told["freshness_s"][SETTLED_BATCHES:])
 
 
 def _probe(scene: Stage, topic: str, table: str) -> None:

@@ -92,7 +92,7 @@ def _workload(plan: Plan, rounds_: int, names: Sequence[str], narrate: Narrate) 
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name, _memory(Path(name)) as memory:
         found = rounds.measure(Path(name), memory, plan, rounds_, names, narrate)
     found["engine_files"] = "disk" if memory == Path(name) else "memory"
-    found["events_per_second"] = round(US / found["worker_reading_us"])
+    found["events_per_second"] = round(US / found["worker_wall_us"])
     return found
 
 
@@ -111,7 +111,7 @@ def _parts(job: Job, narrate: Narrate, attempt: Attempt) -> dict[str, Any]:
 def _live(plan: Plan) -> Plan:
     """As many partitions as one batch spans at the most: with more, records wait for the next one."""
     partitions = min(plan.partitions, Batch().partitions_max)
-    return replace(plan, partitions=partitions, records=plan.records * partitions // plan.partitions)
+    return replace(plan, partitions=partitions, records=plan.records * partitions // plan.partitions, warm_records=0)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,8 @@
-"""A worker as `penstock run --until-caught-up` runs it, which tells at its end what CPU it used from its first read on.
+"""A worker as `penstock run --until-caught-up` runs it, which tells at its end what CPU it used.
 
-`python -m pipeline.bench.member CONFIG [--steady] [--beside PID]` prints one JSON object; with `--steady` the worker works
-until it gets SIGTERM and tells the freshness of every batch. What it used before its first read (the interpreter, imports,
-joining the group, the window) is told apart as `start_cpu_s`: it is paid once, not per record, and the floor leaves it out
-too. So is what the engine, the process PID, had used by then: it is told as `beside_cpu_s`.
+`python -m pipeline.bench.member CONFIG [--endless] [--warm RECORDS] [--beside PID]` prints one JSON object (see
+`Steady.figures`); `--endless`: the worker works until it gets SIGTERM and tells the freshness of every batch. What it used
+before its first read is the interpreter, imports, joining the group, the window. PID is the engine.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ import json
 import os
 import resource
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import psutil
 import uvloop
 
 from pipeline import config as configuration
 from pipeline import logs
 from pipeline.assembly import assemble
+from pipeline.bench.steady import Steady
 from pipeline.metrics import Metrics
 from pipeline.worker import Worker
 
@@ -42,26 +39,23 @@ def main(arguments: Sequence[str]) -> int:
     config = configuration.load(options.config, os.environ)
     logs.configure(config.log)
     parts = assemble(config)
-    freshness_s = _kept_freshness(parts.metrics) if options.steady else []
-    beginning = _kept_beginning(parts.metrics, options.beside)
-    worker = Worker(parts, until_caught_up=not options.steady)
-    started = _moment(options.beside)
+    freshness_s = _kept_freshness(parts.metrics) if options.endless else []
+    steady = _watched(parts.metrics, Steady(options.warm, options.beside))
+    worker = Worker(parts, until_caught_up=not options.endless)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = int(runner.run(worker.run()))
     figures = told(parts.metrics)
-    begun = beginning[0] if beginning else started
-    # From the first read on, as the floor is: what comes before is paid once, whatever there is to read.
-    figures |= {"cpu_s": cpu_s() - begun.cpu_s, "start_cpu_s": begun.cpu_s, "beside_cpu_s": begun.beside_cpu_s}
-    figures |= {"wall_s": time.monotonic() - started.at_s, "reading_s": time.monotonic() - begun.at_s}
+    figures |= steady.figures(int(figures["records"]))
     figures["peak_mib"] = peak_mib()
-    print(json.dumps(figures | ({"freshness_s": freshness_s} if options.steady else {})))
+    print(json.dumps(figures | ({"freshness_s": freshness_s} if options.endless else {})))
     return code
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline.bench.member")
     parser.add_argument("config", type=Path)
-    parser.add_argument("--steady", action="store_true")
+    parser.add_argument("--endless", action="store_true")
+    parser.add_argument("--warm", type=int, default=0, metavar="RECORDS")
     parser.add_argument("--beside", type=int, default=0, metavar="PID")
     return parser.parse_args(arguments)
 
@@ -79,37 +73,26 @@ def _kept_freshness(metrics: Metrics) -> list[float]:
     return kept
 
 
-class Moment(NamedTuple):
-    """A time, and the CPU time used before it, by this process and by the one beside it."""
+def _watched(metrics: Metrics, steady: Steady) -> Steady:
+    """Its beginning is when the first partitions were prepared and nothing had been fetched yet.
 
-    at_s: float
-    cpu_s: float
-    beside_cpu_s: float
+    A record counts as read when its batch is sealed: what is still to be done for it is about what is done ahead for others.
+    """
+    recovered, consumed = metrics.recovered, metrics.consumed
+    records = 0
 
+    def begin(batches: int, rows: int) -> None:
+        steady.begin()
+        recovered(batches, rows)
 
-def _moment(beside: int) -> Moment:
-    used = psutil.Process(beside).cpu_times() if beside else None
-    return Moment(time.monotonic(), cpu_s(), used.user + used.system if used else 0.0)
+    def read(count: int, nbytes: int) -> None:
+        nonlocal records
+        records += count
+        consumed(count, nbytes)
+        steady.read(records)
 
-
-def _kept_beginning(metrics: Metrics, beside: int) -> list[Moment]:
-    """When the first partitions were prepared and nothing had been fetched yet, as a list of one."""
-    kept: list[Moment] = []
-    count = metrics.recovered
-
-    def keep(batches: int, rows: int) -> None:
-        if not kept:
-            kept.append(_moment(beside))
-        count(batches, rows)
-
-    metrics.recovered = keep  # type: ignore[method-assign]
-    return kept
-
-
-def cpu_s() -> float:
-    """CPU time of this process, all its threads, user and system."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    metrics.recovered, metrics.consumed = begin, read  # type: ignore[method-assign]
+    return steady
 
 
 def peak_mib() -> float:

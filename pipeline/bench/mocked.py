@@ -23,9 +23,9 @@ from typing import Any, NamedTuple, cast
 
 from pipeline import workload
 from pipeline.bench import canned
-from pipeline.bench.member import cpu_s
 from pipeline.bench.rounds import Narrate
 from pipeline.bench.stage import answer, let_go, waiting_child
+from pipeline.bench.steady import cpu_s
 from pipeline.clock import SystemClock
 from pipeline.commands import Read, Release
 from pipeline.dedup import Dedup

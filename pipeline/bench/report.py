@@ -61,11 +61,23 @@ def _tables(result: Result, table: Table) -> list[str]:
 def _remarks(result: Result) -> list[str]:
     """What a figure of the table does not say by itself."""
     remarks = [f"{part}: not measured: {why}" for part, why in result.get("failed", {}).items()]
+    warm = {name: one for name, one in result["workloads"].items() if one["warm_records"]}
+    if warm:
+        cold = "; ".join(
+            f"{name} {one['warm_records']:,} ({one['floor_cold_us']:.2f} and {one['worker_cold_us']:.2f} us)"
+            for name, one in warm.items()
+        )
+        remarks.append(
+            "What is paid once is not in the figures: by then each program has touched the memory that it uses again, and the "
+            "worker's window is full. These records were read before anything was counted (in brackets what each of them cost "
+            f"the floor and the worker): {cold}. A window holds as many ids."
+        )
     if live := result.get("live"):
         remarks.append(
             f"Freshness: of the oldest record of each batch when it was acknowledged, at {live['freshness_rate']:,} records/s, "
-            f"{live['share_of_capacity']:.0%} of the {live['capacity_per_second']:,} that the worker read beside broker and "
-            f"engine; {live['partitions']} partitions. A share below 70 % means that the producer was too slow on this machine."
+            f"{live['share_of_capacity']:.0%} of the {live['capacity_per_second']:,} that it takes when more is offered, "
+            f"beside producer, broker and engine on the same cores; {live['partitions']} partitions. "
+            f"Without a producer it reads {live['reading_per_second']:,} records/s from a full topic."
         )
     if claims := result.get("claims"):
         low, high = claims["spread"]["cost_wider"]

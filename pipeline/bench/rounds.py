@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bench import baselines, rows, stage
+from pipeline.bench.baselines.common import Job
 from pipeline.bench.stage import Plan, Stage
 from pipeline.errors import InvariantViolated
 
@@ -16,7 +17,8 @@ US = 1e6
 RATIO_TO_FLOOR_MAX = 1.8
 JSON_TO_NATIVE_MIN = 4.0
 BASELINE_WORKLOAD = "flat"
-BASELINE_PARTITIONS_MAX = 8
+BASELINE_PARTITIONS_MAX = {"lines": 32}
+BASELINE_PARTITIONS_MAX_ELSE = 8
 """The baselines read a part of the topic: they need many times a worker's time."""
 KERNEL_RECORDS = 10_000
 INEXACT_JSON = {"nested": "a null that is kept as JSON text becomes an empty string there"}
@@ -72,18 +74,20 @@ def floor_and_worker(scene: Stage, number: int) -> Round:
 
 
 def _floor(scene: Stage) -> Round:
-    read = stage.child("pipeline.bench.floor", scene.kafka.brokers, stage.TOPIC, str(scene.plan.partitions))
+    plan = scene.plan
+    arguments = (scene.kafka.brokers, stage.TOPIC, str(plan.partitions), str(plan.warm_records))
+    read = stage.child("pipeline.bench.floor", *arguments)
     if read["records"] != scene.records:
         raise InvariantViolated(f"bench: the floor read {read['records']} of {scene.records} records")
-    return {"floor_us": read["cpu_s"] / scene.records * US, "floor_wall_us": read["wall_s"] / scene.records * US}
+    return {"floor_us": read["cpu_us"], "floor_wall_us": read["wall_us"], "floor_cold_us": read["cold_us"]}
 
 
 def _worker(scene: Stage, name: str) -> Round:
     table = f"bench_{name}"
     scene.create_tables(table)
     scene.stop_merges(table)
-    told = stage.child("pipeline.bench.member", str(scene.write_config(name, table)), "--beside", str(scene.engine.pid))
-    engine_s = scene.engine.cpu_seconds() - told["beside_cpu_s"]
+    more = ("--warm", str(scene.plan.warm_records), "--beside", str(scene.engine.pid))
+    told = stage.child("pipeline.bench.member", str(scene.write_config(name, table)), *more)
     stored = scene.stored(table)
     accounted = told["rows"] + told["duplicates"] + told["rejects"]
     if told["records"] != scene.records or accounted != scene.records or stored != (told["rows"], told["rows"]):
@@ -92,8 +96,8 @@ def _worker(scene: Stage, name: str) -> Round:
         )
     scene.drop_tables(table)
     # By record, not by row: it is added to the worker's.
-    figures = {"worker_us": told["cpu_s"] / scene.records * US, "clickhouse_worker_us": engine_s / scene.records * US}
-    figures |= {key: told[wall] / scene.records * US for key, wall in WALLS.items()}
+    figures = {"worker_us": told["cpu_us"], "clickhouse_worker_us": told["beside_us"]}
+    figures |= {"worker_wall_us": told["wall_us"], "worker_cold_us": told["cold_us"]}
     figures |= {key: told[key] for key in ("start_cpu_s", "peak_mib", "rows", "duplicates", "rejects", "commits")}
     stages = {key.removesuffix("_s") + "_us": value for key, value in told.items() if key.startswith("stage_")}
     return figures | {key: value / scene.records * US for key, value in stages.items()}
@@ -126,13 +130,18 @@ def _baseline(scene: Stage, name: str, number: int) -> Round:
     scene.stop_merges(table)
     if name == "lines":
         scene.clickhouse.command(f"ALTER TABLE {table} MODIFY COLUMN viewed_at Int64")
-    partitions = min(BASELINE_PARTITIONS_MAX, scene.plan.partitions)
+    partitions = min(BASELINE_PARTITIONS_MAX.get(name, BASELINE_PARTITIONS_MAX_ELSE), scene.plan.partitions)
     wanted = scene.records_in(partitions)
-    engine_before_s = scene.engine.cpu_seconds()
-    told = stage.child(
-        f"pipeline.bench.baselines.{name}", scene.kafka.brokers, stage.TOPIC, str(partitions), scene.engine.url, table
+    job = Job(
+        scene.kafka.brokers,
+        stage.TOPIC,
+        partitions,
+        scene.engine.url,
+        table,
+        warm_records=scene.plan.warm_records * wanted // scene.records,
+        engine=scene.engine.pid,
     )
-    engine_s = scene.engine.cpu_seconds() - engine_before_s
+    told = stage.child(f"pipeline.bench.baselines.{name}", *map(str, job))
     rows_stored, _ = scene.stored(table)
     # The one that hands bytes on does not know what ClickHouse skips.
     claimed = rows_stored if name == "lines" else told["rows"]
@@ -142,9 +151,9 @@ def _baseline(scene: Stage, name: str, number: int) -> Round:
         )
     scene.drop_tables(table)
     key = f"baseline_{name}"
-    own_us, engine_us = told["cpu_s"] / wanted * US, engine_s / wanted * US
+    own_us, engine_us = told["cpu_us"], told["beside_us"]
     figures = {f"{key}_us": own_us, f"{key}_clickhouse_us": engine_us, f"{key}_total_us": own_us + engine_us}
-    return figures | {f"{key}_wall_us": told["wall_s"] / wanted * US}
+    return figures | {f"{key}_wall_us": told["wall_us"]}
 
 
 def _against_baselines(figures: Round) -> Round:
@@ -162,8 +171,6 @@ def _against_baselines(figures: Round) -> Round:
     return ratios
 
 
-WALLS = {"worker_wall_us": "wall_s", "worker_reading_us": "reading_s"}
-"""Wall time of a worker: all of it, and from its first read on."""
 RATIOS = ("ratio_to_floor", "json_to_native", "total_to_json", "best_python_baseline", "best_python_baseline_total")
 
 
@@ -183,6 +190,7 @@ def _constants(scene: Stage) -> dict[str, Any]:
         "records": scene.records,
         "record_bytes": round(scene.nbytes / scene.records, 1),
         "partitions": scene.plan.partitions,
+        "warm_records": scene.plan.warm_records,
         "seed": scene.plan.seed,
         "json_comparable": INEXACT_JSON.get(scene.plan.workload, "") or True,
     }

@@ -30,6 +30,8 @@ TOPIC = "bench"
 LIVE_TOPIC = "bench-live"
 """And a number: empty, for what is measured while records arrive; one a round, or the next worker would read the rest of it."""
 DEAD_LETTERS = "bench-dead"
+LIVE_FETCH = 'librdkafka = {"fetch.wait.max.ms" = 10}'
+"""The embedded broker holds a fetch that found nothing for all its wait, whatever comes in meanwhile; Kafka answers at once."""
 CHILD_S_MAX = 300.0
 DUPLICATES = 0.05
 POISON = 0.001
@@ -41,6 +43,7 @@ name = "bench-{name}"
 brokers = "{brokers}"
 group = "bench-{name}"
 reader = "{reader}"
+{fetch}
 [clickhouse]
 urls = ["{url}"]
 [[routes]]
@@ -49,6 +52,7 @@ contract = "{contract}"
 {target}
 [dedup]
 key = [{key}]
+{window}
 {lane}
 [batch]
 age_ms_max = {age_ms_max}
@@ -76,6 +80,8 @@ class Plan:
     """As `penstock gen` writes. It is paid for by the floor and by the worker alike."""
     lane: Literal["", "native", "msgspec"] = ""
     """Empty: as the configuration has it by default."""
+    warm_records: int = 0
+    """Read before anything is counted; a worker's window holds so many ids, if any are, and is full from then on."""
 
 
 @dataclass
@@ -163,6 +169,8 @@ class Stage:
                 key=", ".join(f'"{field}"' for field in self.shape.key) if claims else "",
                 age_ms_max=500 if live_topic else 1_000,
                 dead_letters=DEAD_LETTERS,
+                fetch=LIVE_FETCH if live_topic else "",
+                window=f"ids_max = {self.plan.warm_records}" if self.plan.warm_records else "",
                 lane=f'[decode]\nlane = "{self.plan.lane}"' if self.plan.lane else "",
             )
         )

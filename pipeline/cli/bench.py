@@ -106,7 +106,7 @@ def _names(args: argparse.Namespace) -> list[str]:
 def _job(args: argparse.Namespace) -> Any:
     from pipeline.bench import claims, mocked
     from pipeline.bench.measure import Job
-    from pipeline.bench.sizes import SIZES
+    from pipeline.bench.sizes import SIZES, warm_records
     from pipeline.bench.stage import Plan
 
     plans = [
@@ -118,6 +118,7 @@ def _job(args: argparse.Namespace) -> Any:
             reader=args.reader,
             compression=args.compression,
             lane=args.lane,
+            warm_records=warm_records(name, args.records or SIZES[name].records),
         )
         for name in _names(args)
     ]

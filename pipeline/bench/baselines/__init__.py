@@ -7,7 +7,7 @@
 
 They read the flat workload, from the start of the first partitions to their ends, into a table like a worker's. None of
 them has exactly once, dedup or dead letters: a copy becomes a second row, a bad record is skipped and counted, a crash
-repeats or loses records. Each prints one JSON object: `records` read, `rows` inserted, `skipped`, `cpu_s`, `wall_s`.
+repeats or loses records. Each prints one JSON object: `records` read, `rows` inserted, `skipped`, and `Steady.figures`.
 """
 
 from __future__ import annotations

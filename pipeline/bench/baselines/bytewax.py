@@ -59,7 +59,7 @@ class Inserter(StatelessSinkPartition[Row]):
         self._flush()
 
     def _flush(self) -> None:
-        self._report.rows += insert(self._client, self._table, self._rows)
+        self._report.inserted(insert(self._client, self._table, self._rows))
         self._rows = []
 
 

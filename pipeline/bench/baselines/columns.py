@@ -45,9 +45,9 @@ def main(job: Job, report: Report) -> None:
             except (ValueError, KeyError, TypeError):
                 report.skipped += 1
         if len(rows) >= INSERT_ROWS:
-            report.rows += insert(client, job.table, rows)
+            report.inserted(insert(client, job.table, rows))
             rows = []
-    report.rows += insert(client, job.table, rows)
+    report.inserted(insert(client, job.table, rows))
     consumer.close()
 
 

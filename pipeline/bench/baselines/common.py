@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +12,8 @@ from urllib.parse import urlsplit
 import clickhouse_connect
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
+from pipeline.bench.steady import Steady
+
 COLUMNS = ("event_id", "viewed_at", "user_id", "country", "path", "status", "duration_ms", "cached")
 INSERT_ROWS = 50_000
 """Rows an insert. More would cost memory and hardly less CPU."""
@@ -22,18 +22,20 @@ Row = tuple[Any, ...]
 
 
 class Job(NamedTuple):
-    """What to read, and where to."""
+    """What to read, and where to; how many records are read before anything is counted, and the engine's process."""
 
     brokers: str
     topic: str
     partitions: int
     url: str
     table: str
+    warm_records: int
+    engine: int
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Job:
-        brokers, topic, partitions, url, table = arguments
-        return cls(brokers, topic, int(partitions), url, table)
+        brokers, topic, partitions, url, table, warm_records, engine = arguments
+        return cls(brokers, topic, int(partitions), url, table, int(warm_records), int(engine))
 
     def clickhouse(self) -> Any:
         address = urlsplit(self.url)
@@ -103,34 +105,28 @@ def _status(status: int) -> int:
 
 
 class Report:
-    """Counts what was done and prints it at the end."""
+    """Counts what was done and prints it at the end. `records` are those read, `skipped` those that no row was made of."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
         self.records = 0
-        self.rows = 0
         self.skipped = 0
-        self._cpu_s = cpu_s()
-        self._wall_s = time.monotonic()
+        self._rows = 0
+        self._steady = Steady(job.warm_records, job.engine)
+        self._steady.begin()
+
+    def inserted(self, rows: int) -> None:
+        """So many more, and every record read until now has its row."""
+        self._rows += rows
+        self._steady.read(self.records)
 
     def print(self) -> None:
-        figures = {
-            "records": self.records,
-            "rows": self.rows,
-            "skipped": self.skipped,
-            "cpu_s": cpu_s() - self._cpu_s,
-            "wall_s": time.monotonic() - self._wall_s,
-        }
-        print(json.dumps(figures))
-
-
-def cpu_s() -> float:
-    """CPU time of this process, all its threads, user and system."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+        counts = {"records": self.records, "rows": self._rows, "skipped": self.skipped}
+        print(json.dumps(counts | self._steady.figures(self.records)))
 
 
 def run(main: Callable[[Job, Report], None], arguments: Sequence[str]) -> None:
     """Runs a baseline; its time begins after the imports, as a worker's does."""
-    job, report = Job.parse(arguments), Report()
+    job = Job.parse(arguments)
+    report = Report(job)
     main(job, report)
     report.print()

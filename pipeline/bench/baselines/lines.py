@@ -46,6 +46,7 @@ def main(job: Job, report: Report) -> None:
         if records >= INSERT_RECORDS or (ends == job.partitions and records):
             report.records += records
             post(connection, path, b"".join(chunks))
+            report.inserted(0)
             chunks, records = [], 0
     reader.close()
 

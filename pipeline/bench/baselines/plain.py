@@ -37,11 +37,11 @@ def main(job: Job, report: Report) -> None:
             report.skipped += 1
         if len(rows) == INSERT_ROWS:
             client.insert(job.table, rows, column_names=COLUMNS)
-            report.rows += len(rows)
+            report.inserted(len(rows))
             rows = []
     if rows:
         client.insert(job.table, rows, column_names=COLUMNS)
-        report.rows += len(rows)
+        report.inserted(len(rows))
     consumer.close()
 
 
