@@ -448,7 +448,7 @@ def _record(letter: DeadLetter) -> tuple[Partition, int]:
 class RatioLimit:
     """Stops the pipeline before a bad deploy drains a topic into the dead letters. Not thread-safe.
 
-    Looks at the last `records_max` records, run by run; more rejects among them than `ratio_max` allows raise
+    Looks at the last `records_max` records, as they are added; more rejects among them than `ratio_max` allows raise
     RejectLimitExceeded. With fewer records seen than that, the same number of rejects is allowed, so that the first
     reject of a new worker does not stop it.
     """
@@ -461,7 +461,7 @@ class RatioLimit:
         self._rejects = 0
 
     def add(self, records: int, rejects: int) -> None:
-        """Takes note of a run of `records`, `rejects` of which were rejected. Raises RejectLimitExceeded."""
+        """Takes note of `records` in a row, `rejects` of which were rejected. Raises RejectLimitExceeded."""
         if not records:
             return
         if records > self._records_max:

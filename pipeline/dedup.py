@@ -56,6 +56,8 @@ class Dedup:
         self._awaited: dict[Partition, bool] = {}
         """Partitions whose reading has begun and of which no record has come yet, and whether claims of theirs were read back.
         Where they are in time is not known, so nothing is dropped."""
+        self.key_is_column = bool(config.key) and not config.key[0].startswith("@")
+        """The event id is made of columns of the table, so it can be read back from there."""
         self.claims: ClaimTable | None = None
         if config.key:
             self.claims = ClaimTable(config.ids_max, secret=secrets.token_bytes(16), generations=2 * GENERATIONS)
@@ -63,11 +65,6 @@ class Dedup:
     @property
     def enabled(self) -> bool:
         return self.claims is not None
-
-    @property
-    def key_is_column(self) -> bool:
-        """The event id is made of columns of the table, so it can be read back from there."""
-        return self.enabled and not self._config.key[0].startswith("@")
 
     # Slots
 
@@ -106,7 +103,7 @@ class Dedup:
 
     def keys(self, records: Records, first: int, cut: int) -> list[bytes | None] | None:
         """The event keys when they are no columns: record keys or one header; None when the builder takes columns."""
-        if not self.enabled or self.key_is_column:
+        if self.key_is_column or self.claims is None:
             return None
         source = self._config.key[0]
         if source == KEY:
@@ -136,9 +133,11 @@ class Dedup:
         median_ms, high_ms = middle_and_high(timestamps)
         if median_ms <= 0:
             return
-        self._note_generations()
+        if self._rotations != self.claims.rotations or len(self._ends_ms) > self.claims.ended:
+            self._note_generations()
         latest_ms = max(self._latest_ms, high_ms)
-        self._has_come(partition, latest_ms)
+        if partition in self._awaited:
+            self._has_come(partition, latest_ms)
         if not self._latest_ms:
             self._pass_for(latest_ms)
         reached_ms = self._reached_ms.setdefault(partition, median_ms)

@@ -143,6 +143,7 @@ class Flow:
         self._epoch = 0
         self._record_bytes = float(RECORD_BYTES_GUESS)
         self._draining = False
+        self._cold = bool(config.dedup.key) and config.dedup.rebuild == "cold"
         self._progress_s = clock.monotonic_s()
         self.at_end: set[Partition] = set()
         """Partitions read up to their end at least once since they were assigned. Read by other threads."""
@@ -309,31 +310,29 @@ class Flow:
         events.reverse()
         assignment = self._assignments
         while events:
-            self._accept_one(events.pop(), assignment, read_s, source)
+            event = events.pop()
+            if isinstance(event, SourceFault):
+                self._take_runs()
+                self._halt(event, source)
+            elif assignment == self._assignments:  # What was read before a new one comes again.
+                self._sort_in(event, read_s)
+            del event
         self._take_runs()
-
-    def _accept_one(self, event: SourceEvent, assignment: int, read_s: float, source: Source) -> None:
-        if isinstance(event, SourceFault):
-            self._take_runs()
-            self._halt(event, source)
-        elif assignment == self._assignments:  # What was read before a new one comes again.
-            self._sort_in(event, read_s)
 
     def _sort_in(self, event: Records | PartitionEnd, read_s: float) -> None:
         """Takes it, or lets it wait when the open batch has no place for its partition or something before it waits."""
-        if event.partition in self._waiting or not self._has_place(event):
+        partition = event.partition
+        placed = self._batch.has_room_for(partition)
+        if not placed and isinstance(event, PartitionEnd):
+            # With nothing behind what was read it needs no place.
+            placed = event.next_offset <= self._positions.get(partition, event.next_offset)
+        if partition in self._waiting or not placed:
             self._waiting.add(event, read_s)
         elif isinstance(event, PartitionEnd):
             self._take_runs()
             self._end(event)
         else:
             self._begin(event, read_s)
-
-    def _has_place(self, event: Records | PartitionEnd) -> bool:
-        """An end with nothing behind what was read needs none."""
-        position = self._positions.get(event.partition, event.next_offset)
-        nothing_behind = isinstance(event, PartitionEnd) and event.next_offset <= position
-        return nothing_behind or self._batch.has_room_for(event.partition)
 
     def _take_waiting(self) -> None:
         """What waited begins the next batch, and may fill it: that is looked at before more is read."""
@@ -363,17 +362,22 @@ class Flow:
             return
         if records.offsets[0] < position:
             invariant(False, f"{partition}: read offset {records.offsets[0]}, expected {position}")
-        cut, next_offset = self._within(records)
+        cut, next_offset = len(records), records.next_offset
+        if self._bounds is not None:
+            cut, next_offset = self._within(records, self._bounds)
         if next_offset <= position:
             return
         self._dedup.come(partition, records.timestamps)
-        left_out = self._to_leave_out(partition, position, next_offset)
+        left_out = None
+        if self._beyond or self._bounds is not None:
+            left_out = self._to_leave_out(partition, position, next_offset)
         if left_out is not None:
             self._take_runs()
             if self._dedup.enabled and self._bounds is None:
                 # What is stored beyond the position may be older than the window that was rebuilt; its copies follow.
                 self._recovery.claim(records, 0, len(records), left_out.stored)
-        self._count_cold(records)
+        if self._cold:
+            self._count_cold(records)
         self._batch.cover(partition, position, next_offset, now_s)
         self._positions[partition] = next_offset
         self.last_timestamp_ms[partition] = records.timestamps[-1]
@@ -386,18 +390,17 @@ class Flow:
         """Takes the runs that have begun, topic by topic."""
         while self._runs:
             topic, jobs = self._runs.popitem()
-            for taken in self._lanes[topic].take_all(jobs):
-                self._judge(taken.letters)
-                self._ratio.add(taken.counts.records, len(taken.letters))
-                self._batch.add(taken)
+            taken = self._lanes[topic].take_all(jobs)
+            self._judge(taken.letters)
+            self._ratio.add(taken.counts.records, len(taken.letters))
+            self._batch.add(taken)
         self._dedup.took()
 
-    def _within(self, records: Records) -> tuple[int, int]:
+    @staticmethod
+    def _within(records: Records, bounds: Bounds) -> tuple[int, int]:
         """How many of the records are read, and the offset after them; fewer only at the end of a bounded reading."""
-        if self._bounds is None:
-            return len(records), records.next_offset
-        self._bounds.spend(len(records))
-        end = self._bounds.end(records.partition)
+        bounds.spend(len(records))
+        end = bounds.end(records.partition)
         return bisect_left(records.offsets, end), min(records.next_offset, end)
 
     def _to_leave_out(self, partition: Partition, position: int, next_offset: int) -> LeftOut | None:
@@ -411,11 +414,10 @@ class Flow:
 
     def _count_cold(self, records: Records) -> None:
         """Records read before the window of their partition has filled, when it is not rebuilt."""
-        if self._config.dedup.key and self._config.dedup.rebuild == "cold":
-            window_ms = self._config.dedup.window_s * 1000
-            warm_ms = self._warm_ms.setdefault(records.partition, records.timestamps[0] + window_ms)
-            if records.timestamps[-1] < warm_ms:
-                self._metrics.cold(len(records))
+        window_ms = self._config.dedup.window_s * 1000
+        warm_ms = self._warm_ms.setdefault(records.partition, records.timestamps[0] + window_ms)
+        if records.timestamps[-1] < warm_ms:
+            self._metrics.cold(len(records))
 
     def _judge(self, letters: list[DeadLetter]) -> None:
         """Stops at the first reject when there is no place for it."""

@@ -16,7 +16,7 @@ from pipeline import native
 from pipeline.batch import Counts, Taken, Target
 from pipeline.contract import Contract
 from pipeline.decode import Decoder
-from pipeline.dedup import Dedup
+from pipeline.dedup import OFFSET_MAX, Dedup
 from pipeline.errors import invariant
 from pipeline.types import DeadLetter, Headers, Partition, Records, Reject, RejectCode, Stage
 from pipeline.ways import Ways
@@ -43,7 +43,7 @@ class Ranges:
     def gaps(self) -> Ranges:
         """Every other offset; made once."""
         if self._gaps is None:
-            self._gaps = Ranges(zip([0, *self._next], [*self._first, 2**63 - 1], strict=True))
+            self._gaps = Ranges(zip([0, *self._next], [*self._first, OFFSET_MAX], strict=True))
         return self._gaps
 
     @property
@@ -72,18 +72,6 @@ class LeftOut(NamedTuple):
     """Records that were refused before they became rows; the contract of today may take them."""
 
 
-class _Fates:
-    """What became of the records of a run, as far as it is not in their statuses."""
-
-    def __init__(self) -> None:
-        self.rejects: list[tuple[int, Reject]] = []
-        self.unexplained = 0
-        """Records that are refused, of which msgspec has to say why."""
-        self.filtered = 0
-        self.stored = 0
-        self.lettered = 0
-
-
 class Job(NamedTuple):
     """The records `[first, cut)` of a run, to be taken."""
 
@@ -106,26 +94,33 @@ class _Part:
 
     __slots__ = (
         "count",
-        "fates",
+        "filtered",
         "first",
         "kept",
         "keys",
         "left_out",
+        "lettered",
         "nbytes",
         "oldest_ms",
         "records",
+        "rejects",
         "run",
         "statuses",
         "stored",
+        "stored_count",
+        "unexplained",
     )
 
     def __init__(self, job: Job, dedup: Dedup) -> None:
         records, first, cut, left_out = job
-        partition = records.partition
-        whole = cut - first == len(records)
-        offsets = records.offsets if whole else records.offsets[first:cut]
-        timestamps = records.timestamps if whole else records.timestamps[first:cut]
-        self.run = native.Run(partition.topic, partition.number, dedup.slot(partition), offsets, timestamps)
+        topic, number = partition = records.partition
+        offsets, timestamps = records.offsets, records.timestamps
+        if cut - first == len(offsets):
+            self.nbytes, self.oldest_ms = records.nbytes, records.oldest_ms
+        else:
+            offsets, timestamps = offsets[first:cut], timestamps[first:cut]
+            self.nbytes, self.oldest_ms = _nbytes(records, first, cut), min(timestamps, default=-1)
+        self.run = native.Run(topic, number, dedup.slot(partition), offsets, timestamps)
         self.records: Records | None = records
         self.first = first
         self.count = cut - first
@@ -135,9 +130,10 @@ class _Part:
         self.stored = left_out.stored if left_out is not None and self.count else None
         if self.stored is not None and offsets[0] >= self.stored.end:
             self.stored = None
-        self.nbytes = records.nbytes if whole else _nbytes(records, first, cut)
-        self.oldest_ms = records.oldest_ms if whole else min(timestamps, default=-1)
-        self.fates = _Fates()
+        self.rejects: list[tuple[int, Reject]] = []
+        self.unexplained = 0
+        """Records that are refused, of which msgspec has to say why."""
+        self.filtered = self.stored_count = self.lettered = 0
         self.kept: dict[int, _Record] = {}
         """By index: the records that are refused."""
 
@@ -152,14 +148,14 @@ class _Part:
 
     def let_go(self) -> None:
         """The records are taken; what is refused is kept for its letter."""
-        if self.fates.rejects or self.fates.unexplained:
-            for index in (*self._unexplained(), *(index for index, _ in self.fates.rejects)):
+        if self.rejects or self.unexplained:
+            for index in (*self._unexplained(), *(index for index, _ in self.rejects)):
                 self.kept[index] = _record_at(self.read, self.first + index)
         self.records = None
 
     def _unexplained(self) -> Iterator[int]:
         at = -1
-        for _ in range(self.fates.unexplained):
+        for _ in range(self.unexplained):
             at = self.statuses.index(native.UNEXPLAINED, at + 1)
             yield at
 
@@ -191,10 +187,9 @@ class Lane:
 
     def take(self, records: Records, first: int, cut: int, left_out: LeftOut | None) -> Taken:
         """Decodes, claims and appends the records `[first, cut)` of a run."""
-        (taken,) = self.take_all([Job(records, first, cut, left_out)])
-        return taken
+        return self.take_all([Job(records, first, cut, left_out)])
 
-    def take_all(self, jobs: list[Job]) -> list[Taken]:
+    def take_all(self, jobs: list[Job]) -> Taken:
         """Takes one run after the other, and the list apart: records are let go of while they are in the processor's cache.
 
         What is the same for all runs is done for all at once. After a run of a thousand records nothing of the Python code is
@@ -205,27 +200,33 @@ class Lane:
         while jobs:
             parts.append(_Part(jobs.pop(), self._dedup))
         self._by_the_cheaper(parts)
-        if any(part.fates.unexplained for part in parts):
+        if any(part.unexplained for part in parts):
             self._explain(parts)
-        return [self._taken(part) for part in parts]
+        return self._taken(parts)
 
-    def _taken(self, part: _Part) -> Taken:
-        fates, statuses = part.fates, part.statuses
-        counts = Counts(
-            records=part.count,
-            nbytes=part.nbytes,
-            rows=statuses.count(native.APPENDED),
-            duplicates=statuses.count(native.DUPLICATE),
-            filtered=fates.filtered,
-            stored=fates.stored,
-            lettered=fates.lettered,
-        )
+    def _taken(self, parts: Sequence[_Part]) -> Taken:
+        counts = Counts()
         letters: list[DeadLetter] = []
-        if fates.rejects:
-            fates.rejects.sort(key=itemgetter(0))
-            letters = [self._letter_of(part, index, reject) for index, reject in fates.rejects]
-            counts.rejects.update(letter.reject.code for letter in letters)
-        return Taken(counts, self._without_written(letters, part.left_out), part.oldest_ms)
+        oldest_ms = -1
+        for part in parts:
+            counts.records += part.count
+            counts.nbytes += part.nbytes
+            counts.rows += part.statuses.count(native.APPENDED)
+            counts.duplicates += part.statuses.count(native.DUPLICATE)
+            counts.filtered += part.filtered
+            counts.stored += part.stored_count
+            counts.lettered += part.lettered
+            if part.rejects:
+                letters += self._letters_of(part, counts)
+            if part.oldest_ms > 0 and not 0 < oldest_ms <= part.oldest_ms:
+                oldest_ms = part.oldest_ms
+        return Taken(counts, letters, oldest_ms)
+
+    def _letters_of(self, part: _Part, counts: Counts) -> list[DeadLetter]:
+        part.rejects.sort(key=itemgetter(0))
+        letters = [self._letter_of(part, index, reject) for index, reject in part.rejects]
+        counts.rejects.update(letter.reject.code for letter in letters)
+        return self._without_written(letters, part.left_out)
 
     def _by_the_cheaper(self, parts: list[_Part]) -> None:
         """Natively, unless that cannot be, or so much is left to msgspec that it is cheaper to send it there at once."""
@@ -245,27 +246,27 @@ class Lane:
 
     def _by_msgspec(self, part: _Part) -> None:
         """Every record at once: all are decoded, then all are claimed and appended."""
-        run, statuses, fates, records = part.run, part.statuses, part.fates, part.read
+        run, statuses, records = part.run, part.statuses, part.read
         values = records.values[part.first : part.first + part.count]
-        rows, fates.rejects, fates.filtered = self._decoder.decode(values, largest_bytes=records.largest_bytes)
+        rows, part.rejects, part.filtered = self._decoder.decode(values, largest_bytes=records.largest_bytes)
         if part.stored is not None:
-            fates.rejects = self._leave_out(rows, fates.rejects, run.offsets, part.stored, fates)
+            part.rejects = self._leave_out(rows, part, part.stored)
         if part.rejected:
-            self._leave_out_rejected(rows, run.offsets, part.rejected, fates)
+            self._leave_out_rejected(rows, part)
         refusals = native.append(self._builders, rows, run, self._dedup.claims, part.keys, statuses)
         if self._ids:
             self._append_ids(rows, run, statuses)
-        fates.rejects += [(refusal.index, _refused(refusal)) for refusal in refusals]
+        part.rejects += [(refusal.index, _refused(refusal)) for refusal in refusals]
 
     def _natively(self, part: _Part) -> None:
         """From bytes to columns; what the native lane is not sure of is decoded and appended in its turn."""
         assert self._fast is not None
-        records, run, fates = part.read, part.run, part.fates
+        records, run = part.read, part.run
         left_out = None
         if part.stored is not None:
             left_out = bytes(offset in part.stored for offset in run.offsets)
-            fates.stored = sum(left_out)
-        fates.unexplained = self._fast.take(
+            part.stored_count = sum(left_out)
+        part.unexplained = self._fast.take(
             records if isinstance(records, native.MessageRun) else records.values,
             part.first,
             run,
@@ -281,8 +282,8 @@ class Lane:
         """Decodes, claims and appends the one record."""
         self.handed_over += 1
         rows, rejects, filtered = self._decoder.decode([part.read.value(part.first + index)])
-        part.fates.filtered += filtered
-        part.fates.rejects += [(index, reject) for _, reject in rejects]
+        part.filtered += filtered
+        part.rejects += [(index, reject) for _, reject in rejects]
         if rows[0] is not None:
             self._append_one(part, index, rows)
 
@@ -292,7 +293,7 @@ class Lane:
         status = bytearray(1)
         key = None if part.keys is None else part.keys[index : index + 1]
         refusals = native.append(self._builders, rows, one, self._dedup.claims, key, status)
-        part.fates.rejects += [(index, _refused(refusal)) for refusal in refusals]
+        part.rejects += [(index, _refused(refusal)) for refusal in refusals]
         part.statuses[index] = status[0]
 
     def _explain(self, parts: Sequence[_Part]) -> None:
@@ -301,7 +302,7 @@ class Lane:
         rows, rejects, filtered = self._decoder.decode([part.kept[index].value for part, index in wanted])
         for number, reject in rejects:
             part, index = wanted[number]
-            part.fates.rejects.append((index, reject))
+            part.rejects.append((index, reject))
             part.statuses[index] = native.REFUSED
         for (part, index), row in zip(wanted, rows, strict=True):
             if row is not None:
@@ -327,31 +328,24 @@ class Lane:
         return DeadLetter(partition, offset, -1, None, None, (), gone, self._contract_name)
 
     @staticmethod
-    def _leave_out(
-        rows: list[object | None],
-        rejects: list[tuple[int, Reject]],
-        offsets: Sequence[int],
-        stored: Ranges,
-        fates: _Fates,
-    ) -> list[tuple[int, Reject]]:
+    def _leave_out(rows: list[object | None], part: _Part, stored: Ranges) -> list[tuple[int, Reject]]:
         """Blanks the rows whose offset is stored already. Also a record that a changed contract refuses now is stored."""
-        rejected = {index for index, _ in rejects}
+        offsets = part.run.offsets
+        rejected = {index for index, _ in part.rejects}
         for index in range(bisect_left(offsets, stored.end)):
             if offsets[index] in stored:
                 # Every record counts once; one without a row that is no reject was counted as filtered.
-                fates.filtered -= rows[index] is None and index not in rejected
+                part.filtered -= rows[index] is None and index not in rejected
                 rows[index] = None
-                fates.stored += 1
-        return [(index, reject) for index, reject in rejects if offsets[index] not in stored]
+                part.stored_count += 1
+        return [(index, reject) for index, reject in part.rejects if offsets[index] not in stored]
 
     @staticmethod
-    def _leave_out_rejected(
-        rows: list[object | None], offsets: Sequence[int], rejected: frozenset[int], fates: _Fates
-    ) -> None:
-        for index, offset in enumerate(offsets):
-            if offset in rejected and rows[index] is not None:
+    def _leave_out_rejected(rows: list[object | None], part: _Part) -> None:
+        for index, offset in enumerate(part.run.offsets):
+            if offset in part.rejected and rows[index] is not None:
                 rows[index] = None
-                fates.lettered += 1
+                part.lettered += 1
 
     @staticmethod
     def _without_written(letters: list[DeadLetter], left_out: LeftOut | None) -> list[DeadLetter]:
