@@ -38,9 +38,11 @@ cdef bint take_record(Work *work, const Object *object, Node *nodes, size_t nbyt
     if at == NULL:
         work.refused = work.refused or (object.strict and is_cut_off(work.record.data, end))
         return False
-    if skip_space(at) != end:
+    if skip_space(at) != end or not (found == object.count or take_missing(work, object, nodes, seen)):
         return False
-    return found == object.count or take_missing(work, object, nodes, seen)
+    # No key came twice, or it would not be sure.
+    work.refused = work.unfit
+    return not work.unfit
 
 
 cdef bint is_cut_off(const uint8_t *begin, const uint8_t *end) noexcept nogil:
@@ -258,8 +260,9 @@ cdef const uint8_t *take_number(Work *work, const Value *value, Node *node, cons
         if not to_int64(&numeral, &number):
             return NULL
         if number < value.low or number > value.high:
-            work.refused = value.refuses & REFUSES_RANGE
-            return NULL
+            if not value.refuses & REFUSES_RANGE:
+                return NULL
+            work.unfit = True
         buffer_word(&node.data, <uint64_t>number, node.width)
         return end
     if action == STORE_FLOAT64 and not numeral.integer:

@@ -18,6 +18,7 @@ cdef struct Work:
     const uint8_t *run_end
     Buffer unescaped        # owned; the memory of `plain`
     bint refused            # what was not taken is surely refused by msgspec or by the column
+    bint unfit              # a column refuses what was read for it; a later value under the same key may take its place
     const uint8_t *key_at   # where the value of the last key column was
     size_t foreseen_at      # where in the record the look ahead found a UUID that may be the key; 0 for nowhere
     uint64_t foreseen[2]    # that UUID, as read_uuid has it

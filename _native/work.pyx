@@ -19,7 +19,7 @@ cdef int work_begin(Work *work, const uint8_t *data, size_t nbytes) except -1 no
     work.plain.used = 0
     work.key_count = 0
     work.key_at = NULL
-    work.refused = False
+    work.refused = work.unfit = False
     return 0
 
 

@@ -2,7 +2,7 @@
 
 `python -m pipeline.bench.mocked SECONDS RECORDS PLACE` is one worker: the real data plane with everything on, a source that
 gives the same runs out of memory again and again, and a sink that acknowledges. It prints "ready", waits for a line, works
-for that long and prints one JSON object. It keeps to one core, that of its place among the workers, where the system can
+for a third of that time to touch the memory it uses, and then for that long, and prints one JSON object. It keeps to one core, that of its place among the workers, where the system can
 hold it there: a worker alone would use a part of the second core for its sink, and leave two workers less to gain. Each
 pass over the records is an hour later than the one before, so the window has passed and their ids are new again.
 """
@@ -39,6 +39,7 @@ from pipeline.worker import GC_THRESHOLDS
 PARTITION = Partition(canned.TOPIC, 0)
 RUN_RECORDS = 10_000
 WAIT_S_MAX = 120.0
+WARM_SHARE = 1 / 3
 
 
 class Sizes(NamedTuple):
@@ -143,20 +144,21 @@ def work(seconds: float, count: int, place: int) -> dict[str, Any]:
     gc.set_threshold(*GC_THRESHOLDS)
     print("ready", flush=True)
     sys.stdin.readline()
-    cpu_before_s, started_s = cpu_s(), time.monotonic()
     sink.start(flow)
     flow.tell(Read({PARTITION: 0}, 0))
     flow.start()
+    time.sleep(seconds * WARM_SHARE)
+    before = flow.positions()[PARTITION], cpu_s(), time.monotonic()
     time.sleep(seconds)
+    after = flow.positions()[PARTITION], cpu_s(), time.monotonic()
     flow.tell(Drain())
     sink.drained.wait(WAIT_S_MAX)
     stopping.set()
     flow.join(30.0)
     sink.stop()
-    wall_s = time.monotonic() - started_s
     if sink.error is not None or sink.rows != sink.records:
         raise SystemExit(f"{sink.rows} of {sink.records} records became rows: {sink.error}")
-    return {"records": sink.records, "wall_s": wall_s, "cpu_s": cpu_s() - cpu_before_s}
+    return dict(zip(("records", "cpu_s", "wall_s"), (b - a for a, b in zip(before, after, strict=True)), strict=True))
 
 
 def _keep_to_core(place: int) -> None:

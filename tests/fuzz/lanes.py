@@ -17,6 +17,7 @@ from pipeline.decode import Decoder
 from pipeline.dedup import Dedup, domain
 from pipeline.lane import Lane, LeftOut
 from pipeline.planning import native_lane
+from pipeline.errors import InvariantViolated
 from pipeline.types import Headers, Partition
 from pipeline.ways import Ways
 
@@ -129,7 +130,12 @@ class Lanes:
     def difference(self, values: Sequence[bytes | None], left_out: LeftOut | None = None) -> str:
         """What differs between the lanes; empty when nothing does."""
         plain = self.outcome(values, fast=False, left_out=left_out)
-        fast = self.outcome(values, fast=True, left_out=left_out)
+        try:
+            fast = self.outcome(values, fast=True, left_out=left_out)
+        except InvariantViolated as error:
+            for target in self._lanes[True].targets:
+                target.discard()
+            return str(error)
         for name, one, other in zip(Outcome._fields, plain, fast, strict=True):
             if one != other:
                 return f"{name}: {_short(one, other)}"

@@ -28,7 +28,8 @@ def contract_of(case: dict[str, Any]) -> Contract:
         route = Route(topic="fuzz", table="t", format=case.get("format", "json"))
         return contracts.load(route, Dedup(key=case["key"]), {"t": columns})
     names: dict[str, Any] = {"msgspec": msgspec}
-    exec(case["source"], names)
+    # Annotations as objects: the names they use are known here only.
+    exec(compile(case["source"], case["what"], "exec", dont_inherit=True), names)
     return load(names["Event"], case["key"], packed=case.get("format") == "msgpack")
 
 
