@@ -96,12 +96,13 @@ cdef inline size_t pooled(size_t capacity) noexcept nogil:
 cdef void pool_give(void *chunk, size_t capacity) noexcept nogil:
     """Lets go of memory from `pool_find` or malloc, which has that capacity."""
     global kept_bytes
-    cdef size_t index
+    cdef size_t index, room
     if capacity > <size_t>POOLED_BYTES_MIN:
         index = index_of(capacity)
         lock()
         count_used(capacity, 0)
-        if POOLS and index < SIZES and kept_bytes + capacity <= max(<size_t>KEPT_BYTES_MAX, used_bytes_most - used_bytes):
+        room = max(<size_t>KEPT_BYTES_MAX, used_bytes_most - used_bytes)
+        if POOLS and index < SIZES and kept_bytes + capacity <= room:
             memcpy(chunk, &kept[index], sizeof(void *))
             kept[index] = chunk
             kept_bytes = kept_bytes + capacity

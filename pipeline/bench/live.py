@@ -57,7 +57,9 @@ def measure(plan: Plan, seconds: float, rounds: int, narrate: Narrate) -> dict[s
         offered = statistics.median(readings)
         for number in range(rounds):
             capacities.append(_live(scene, rounds + number, offered, seconds * OVERLOAD_SHARE).taken_per_second)
-            narrate(f"capacity: round {number + 1} of {rounds}: {capacities[-1]:,.0f} of {offered:,.0f} records/s offered")
+            narrate(
+                f"capacity: round {number + 1} of {rounds}: {capacities[-1]:,.0f} of {offered:,.0f} records/s offered"
+            )
         capacity = statistics.median(capacities)
         for number in range(rounds):
             run = _live(scene, number, capacity * SHARE_OF_CAPACITY, seconds)

@@ -85,13 +85,14 @@ def _watched(metrics: Metrics, steady: Steady) -> Steady:
         steady.begin()
         recovered(batches, rows)
 
-    def read(count: int, nbytes: int) -> None:
+    def read(newly: int, nbytes: int) -> None:
         nonlocal records
-        records += count
-        consumed(count, nbytes)
+        records += newly
+        consumed(newly, nbytes)
         steady.read(records)
 
-    metrics.recovered, metrics.consumed = begin, read  # type: ignore[method-assign]
+    metrics.recovered = begin  # type: ignore[method-assign]
+    metrics.consumed = read  # type: ignore[method-assign, assignment]
     return steady
 
 

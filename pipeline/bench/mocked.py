@@ -2,9 +2,10 @@
 
 `python -m pipeline.bench.mocked SECONDS RECORDS PLACE` is one worker: the real data plane with everything on, a source that
 gives the same runs out of memory again and again, and a sink that acknowledges. It prints "ready", waits for a line, works
-for a third of that time to touch the memory it uses, and then for that long, and prints one JSON object. It keeps to one core, that of its place among the workers, where the system can
-hold it there: a worker alone would use a part of the second core for its sink, and leave two workers less to gain. Each
-pass over the records is an hour later than the one before, so the window has passed and their ids are new again.
+for a third of that time to touch the memory it uses, then for that long, and prints one JSON object. It keeps to one core,
+that of its place among the workers, where the system can hold it there: a worker alone would use a part of the second core
+for its sink, and leave two workers less to gain. Each pass over the records is an hour later than the one before, so the
+window has passed and their ids are new again.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from pipeline.config.schema import Dedup as DedupConfig
 from pipeline.contract import Contract
 from pipeline.decode import Decoder
 from pipeline.dedup import Dedup, domain
+from pipeline.errors import InvariantViolated
 from pipeline.lane import Lane, LeftOut
 from pipeline.planning import native_lane
-from pipeline.errors import InvariantViolated
 from pipeline.types import Headers, Partition
 from pipeline.ways import Ways
 
