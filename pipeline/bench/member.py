@@ -2,7 +2,8 @@
 
 `python -m pipeline.bench.member CONFIG [--endless] [--warm RECORDS] [--beside PID]` prints one JSON object (see
 `Steady.figures`); `--endless`: the worker works until it gets SIGTERM and tells the freshness of every batch. What it used
-before its first read is the interpreter, imports, joining the group, the window. PID is the engine.
+before its first read is the interpreter, imports, joining the group, the window. PID is the engine. With RECORDS, which are
+read before anything is counted, the window is full from the start, of ids that no record has: each new one drops one of these.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import resource
 import sys
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,9 +24,14 @@ from pipeline import config as configuration
 from pipeline import logs
 from pipeline.assembly import assemble
 from pipeline.bench.steady import Steady
+from pipeline.dedup import OFFSET_MAX, Dedup
 from pipeline.metrics import Metrics
+from pipeline.types import Partition
 from pipeline.worker import Worker
 
+GONE = Partition("gone", 0)
+ID_BYTES = 16
+CLAIMED_AT_ONCE = 100_000
 COUNTERS = {
     "records": "penstock_records_consumed_total",
     "bytes": "penstock_consumed_bytes_total",
@@ -42,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     freshness_s = _kept_freshness(parts.metrics) if options.endless else []
     steady = _watched(parts.metrics, Steady(options.warm, options.beside))
     worker = Worker(parts, until_caught_up=not options.endless)
+    if options.warm:
+        _fill(worker._flow._dedup, config.dedup.ids_max)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = int(runner.run(worker.run()))
     figures = told(parts.metrics)
@@ -58,6 +67,18 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--warm", type=int, default=0, metavar="RECORDS")
     parser.add_argument("--beside", type=int, default=0, metavar="PID")
     return parser.parse_args(arguments)
+
+
+def _fill(dedup: Dedup, ids: int) -> None:
+    """As after a long life: that many ids are held, of records long stored."""
+    if dedup.claims is None:
+        return
+    dedup.open(GONE)
+    for first in range(0, ids, CLAIMED_AT_ONCE):
+        count = min(CLAIMED_AT_ONCE, ids - first)
+        offsets = array("q", range(first, first + count))
+        dedup.claims.claim_many(os.urandom(ID_BYTES * count), dedup.slot(GONE), offsets)
+    dedup.freeze(GONE, OFFSET_MAX)
 
 
 def _kept_freshness(metrics: Metrics) -> list[float]:

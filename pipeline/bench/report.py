@@ -68,9 +68,9 @@ def _remarks(result: Result) -> list[str]:
             for name, one in warm.items()
         )
         remarks.append(
-            "What is paid once is not in the figures: by then each program has touched the memory that it uses again, and the "
-            "worker's window is full. These records were read before anything was counted (in brackets what each of them cost "
-            f"the floor and the worker): {cold}. A window holds as many ids."
+            "What is paid once is not in the figures: by then each program has touched the memory that it uses again. "
+            "These records were read before anything was counted (in brackets what each of them cost the floor and the worker): "
+            f"{cold}. The worker's window is full from the start, with a quarter more ids than the topic has records."
         )
     if live := result.get("live"):
         remarks.append(

@@ -81,7 +81,8 @@ class Plan:
     lane: Literal["", "native", "msgspec"] = ""
     """Empty: as the configuration has it by default."""
     warm_records: int = 0
-    """Read before anything is counted; a worker's window holds so many ids, if any are, and is full from then on."""
+    """Read before anything is counted. If any are, a worker's window is full from the start, and larger than the topic, so that
+    it drops no id that a duplicate needs."""
 
 
 @dataclass
@@ -170,7 +171,7 @@ class Stage:
                 age_ms_max=500 if live_topic else 1_000,
                 dead_letters=DEAD_LETTERS,
                 fetch=LIVE_FETCH if live_topic else "",
-                window=f"ids_max = {self.plan.warm_records}" if self.plan.warm_records else "",
+                window=f"ids_max = {self.records * 5 // 4}" if self.plan.warm_records else "",
                 lane=f'[decode]\nlane = "{self.plan.lane}"' if self.plan.lane else "",
             )
         )
