@@ -69,7 +69,7 @@ def _remarks(result: Result) -> list[str]:
         )
         remarks.append(
             "What is paid once is not in the figures: by then each program has touched the memory that it uses again. "
-            "These records were read before anything was counted (in brackets what each of them cost the floor and the worker): "
+            "These records were read before anything was counted (in brackets what each cost the floor and the worker): "
             f"{cold}. The worker's window is full from the start, with a quarter more ids than the topic has records."
         )
     if live := result.get("live"):
