@@ -149,9 +149,9 @@ def work(seconds: float, count: int, place: int) -> dict[str, Any]:
     flow.tell(Read({PARTITION: 0}, 0))
     flow.start()
     time.sleep(seconds * WARM_SHARE)
-    before = flow.positions()[PARTITION], cpu_s(), time.monotonic()
+    before = _reached(flow)
     time.sleep(seconds)
-    after = flow.positions()[PARTITION], cpu_s(), time.monotonic()
+    after = _reached(flow)
     flow.tell(Drain())
     sink.drained.wait(WAIT_S_MAX)
     stopping.set()
@@ -159,7 +159,12 @@ def work(seconds: float, count: int, place: int) -> dict[str, Any]:
     sink.stop()
     if sink.error is not None or sink.rows != sink.records:
         raise SystemExit(f"{sink.rows} of {sink.records} records became rows: {sink.error}")
-    return dict(zip(("records", "cpu_s", "wall_s"), (b - a for a, b in zip(before, after, strict=True)), strict=True))
+    return {key: after[key] - before[key] for key in after}
+
+
+def _reached(flow: Flow) -> dict[str, float]:
+    """Records read, CPU and wall time until now."""
+    return {"records": flow.positions().get(PARTITION, 0), "cpu_s": cpu_s(), "wall_s": time.monotonic()}
 
 
 def _keep_to_core(place: int) -> None:
