@@ -133,11 +133,9 @@ class Dedup:
         median_ms, high_ms = middle_and_high(timestamps)
         if median_ms <= 0:
             return
-        if self._rotations != self.claims.rotations or len(self._ends_ms) > self.claims.ended:
-            self._note_generations()
+        self._note_generations()
         latest_ms = max(self._latest_ms, high_ms)
-        if partition in self._awaited:
-            self._has_come(partition, latest_ms)
+        self._has_come(partition, latest_ms)
         if not self._latest_ms:
             self._pass_for(latest_ms)
         reached_ms = self._reached_ms.setdefault(partition, median_ms)

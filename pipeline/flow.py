@@ -362,15 +362,11 @@ class Flow:
             return
         if records.offsets[0] < position:
             invariant(False, f"{partition}: read offset {records.offsets[0]}, expected {position}")
-        cut, next_offset = len(records), records.next_offset
-        if self._bounds is not None:
-            cut, next_offset = self._within(records, self._bounds)
+        cut, next_offset = self._within(records)
         if next_offset <= position:
             return
         self._dedup.come(partition, records.timestamps)
-        left_out = None
-        if self._beyond or self._bounds is not None:
-            left_out = self._to_leave_out(partition, position, next_offset)
+        left_out = self._to_leave_out(partition, position, next_offset)
         if left_out is not None:
             self._take_runs()
             if self._dedup.enabled and self._bounds is None:
@@ -396,11 +392,12 @@ class Flow:
             self._batch.add(taken)
         self._dedup.took()
 
-    @staticmethod
-    def _within(records: Records, bounds: Bounds) -> tuple[int, int]:
+    def _within(self, records: Records) -> tuple[int, int]:
         """How many of the records are read, and the offset after them; fewer only at the end of a bounded reading."""
-        bounds.spend(len(records))
-        end = bounds.end(records.partition)
+        if self._bounds is None:
+            return len(records), records.next_offset
+        self._bounds.spend(len(records))
+        end = self._bounds.end(records.partition)
         return bisect_left(records.offsets, end), min(records.next_offset, end)
 
     def _to_leave_out(self, partition: Partition, position: int, next_offset: int) -> LeftOut | None:

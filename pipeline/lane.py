@@ -207,7 +207,6 @@ class Lane:
     def _taken(self, parts: Sequence[_Part]) -> Taken:
         counts = Counts()
         letters: list[DeadLetter] = []
-        oldest_ms = -1
         for part in parts:
             counts.records += part.count
             counts.nbytes += part.nbytes
@@ -218,9 +217,7 @@ class Lane:
             counts.lettered += part.lettered
             if part.rejects:
                 letters += self._letters_of(part, counts)
-            if part.oldest_ms > 0 and not 0 < oldest_ms <= part.oldest_ms:
-                oldest_ms = part.oldest_ms
-        return Taken(counts, letters, oldest_ms)
+        return Taken(counts, letters, min((part.oldest_ms for part in parts if part.oldest_ms > 0), default=-1))
 
     def _letters_of(self, part: _Part, counts: Counts) -> list[DeadLetter]:
         part.rejects.sort(key=itemgetter(0))

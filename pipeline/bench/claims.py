@@ -106,6 +106,14 @@ def rate(ids: int) -> dict[str, Any]:
     return {"ids": held, "bytes_per_id": bytes_per_id, "per_second": per_second}
 
 
+def fill(dedup: Dedup, partition: Partition, records: int) -> None:
+    """Claims an id that no record has for each of the partition's offsets `[0, records)`; it must be open."""
+    assert dedup.claims is not None
+    for first in range(0, records, CHUNK):
+        count = min(CHUNK, records - first)
+        dedup.claims.claim_many(os.urandom(ID_BYTES * count), dedup.slot(partition), _offsets(first, count))
+
+
 class Window:
     """A lane and a claim table of `ids_max` ids through which a number of records has gone, no fewer: it is at its bound."""
 
@@ -116,12 +124,8 @@ class Window:
         self._dedup = Dedup(config.dedup)
         self._dedup.open(self._partition)
         self._lane = canned.lane_of(config, canned.contract_of(config), self._dedup)
-        self._offset = 0
-        claims, slot = self._claims, self._dedup.slot(self._partition)
-        while self._offset < records:
-            count = min(CHUNK, records - self._offset)
-            claims.claim_many(os.urandom(ID_BYTES * count), slot, _offsets(self._offset, count))
-            self._offset += count
+        fill(self._dedup, self._partition, records)
+        self._offset = records
 
     @property
     def _claims(self) -> ClaimTable:

@@ -14,7 +14,6 @@ import json
 import os
 import resource
 import sys
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import uvloop
 from pipeline import config as configuration
 from pipeline import logs
 from pipeline.assembly import assemble
+from pipeline.bench import claims
 from pipeline.bench.steady import Steady
 from pipeline.dedup import OFFSET_MAX, Dedup
 from pipeline.metrics import Metrics
@@ -30,8 +30,6 @@ from pipeline.types import Partition
 from pipeline.worker import Worker
 
 GONE = Partition("gone", 0)
-ID_BYTES = 16
-CLAIMED_AT_ONCE = 100_000
 COUNTERS = {
     "records": "penstock_records_consumed_total",
     "bytes": "penstock_consumed_bytes_total",
@@ -71,14 +69,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _fill(dedup: Dedup, ids: int) -> None:
     """As after a long life: that many ids are held, of records long stored."""
-    if dedup.claims is None:
-        return
-    dedup.open(GONE)
-    for first in range(0, ids, CLAIMED_AT_ONCE):
-        count = min(CLAIMED_AT_ONCE, ids - first)
-        offsets = array("q", range(first, first + count))
-        dedup.claims.claim_many(os.urandom(ID_BYTES * count), dedup.slot(GONE), offsets)
-    dedup.freeze(GONE, OFFSET_MAX)
+    if dedup.enabled:
+        dedup.open(GONE)
+        claims.fill(dedup, GONE, ids)
+        dedup.freeze(GONE, OFFSET_MAX)
 
 
 def _kept_freshness(metrics: Metrics) -> list[float]:

@@ -17,9 +17,9 @@ US = 1e6
 RATIO_TO_FLOOR_MAX = 1.8
 JSON_TO_NATIVE_MIN = 4.0
 BASELINE_WORKLOAD = "flat"
-BASELINE_PARTITIONS_MAX = {"lines": 32}
-BASELINE_PARTITIONS_MAX_ELSE = 8
-"""The baselines read a part of the topic: they need many times a worker's time."""
+BASELINE_PARTITIONS_MAX = dict.fromkeys(baselines.PYTHON, 8) | {"lines": 32}
+"""The baselines read a part of the topic: those in Python need many times a worker's time. The other one inserts as much
+at once as a worker, and is counted from an insert on: of a smaller part little would be left."""
 KERNEL_RECORDS = 10_000
 INEXACT_JSON = {"nested": "a null that is kept as JSON text becomes an empty string there"}
 """Workloads whose text JSONEachRow does not read into the same rows, and why."""
@@ -130,7 +130,7 @@ def _baseline(scene: Stage, name: str, number: int) -> Round:
     scene.stop_merges(table)
     if name == "lines":
         scene.clickhouse.command(f"ALTER TABLE {table} MODIFY COLUMN viewed_at Int64")
-    partitions = min(BASELINE_PARTITIONS_MAX.get(name, BASELINE_PARTITIONS_MAX_ELSE), scene.plan.partitions)
+    partitions = min(BASELINE_PARTITIONS_MAX[name], scene.plan.partitions)
     wanted = scene.records_in(partitions)
     job = Job(
         scene.kafka.brokers,

@@ -1,8 +1,8 @@
 """What a program uses once it runs: CPU and wall time from the record on from which it is measured, up to its end.
 
-Before that it pays what it pays once: it touches the memory that it uses again from then on, and fills its window. On a
-virtual machine whose host has to find each page first, that is more than anything else it does, and all of it is gone after
-some seconds of a life of weeks. The floor, the worker and the baselines are measured alike.
+Before that it pays what it pays once: it touches the memory that it uses again from then on. On a virtual machine whose host
+has to find each page first that is dear, and all of it is over after some seconds of a life of weeks. The floor, the worker
+and the baselines are measured alike.
 """
 
 from __future__ import annotations
