@@ -1,6 +1,5 @@
 """JSON numbers: their digits, and the double nearest to them. Inline: a record is mostly numbers and strings."""
 
-cimport cython
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 
 from _native.json_scan cimport MINUS, NINE, ZERO, digits8, load8, number8
@@ -36,48 +35,42 @@ cdef struct Numeral:
 
 
 cdef const uint8_t *read_exponent(const uint8_t *at, Numeral *numeral) noexcept nogil
+cdef const uint8_t *read_last_digits(const uint8_t *at, Numeral *numeral) noexcept nogil
 
 
-@cython.overflowcheck(False)
 cdef inline const uint8_t *read_digits(const uint8_t *at, Numeral *numeral) noexcept nogil:
     """Digits, appended to those there are."""
-    cdef uint64_t digits = numeral.digits
-    cdef uint64_t word, digit
-    cdef int count = 8
-    while count == 8 and digits < HUNDRED_BILLIONS:
+    cdef uint64_t word
+    cdef int count
+    while numeral.digits < HUNDRED_BILLIONS:
         word = load8(at)
         count = digits8(word)
         if count:
-            digits = digits * POWERS[count] + number8(word, count)
-            at += count
-    while ZERO <= at[0] <= NINE:
-        digit = at[0] - <uint64_t>ZERO
-        if digits >= TENTH_MAX and (digits > TENTH_MAX or digit > 5):
-            numeral.long = True
-        digits = digits * 10 + digit
-        at += 1
-    numeral.digits = digits
-    return at
+            numeral.digits = numeral.digits * POWERS[count] + number8(word, count)
+        at += count
+        if count < 8:
+            return at
+    return read_last_digits(at, numeral)
 
 
 cdef inline const uint8_t *read_number(const uint8_t *at, Numeral *numeral) noexcept nogil:
     """After the number that begins at `at`; NULL when there is none. A leading zero stands alone."""
     cdef const uint8_t *first
+    cdef uint64_t word
+    cdef int count
     numeral.start = at
-    numeral.digits = 0
     numeral.exponent = 0
     numeral.long = False
     numeral.integer = True
     numeral.negative = at[0] == MINUS
-    if numeral.negative:
-        at += 1
-    if not ZERO <= at[0] <= NINE:
+    at += numeral.negative
+    word = load8(at)
+    count = digits8(word)
+    if count == 0 or (at[0] == ZERO and count > 1):
         return NULL
-    if at[0] == ZERO:
-        at += 1
-        if ZERO <= at[0] <= NINE:
-            return NULL
-    else:
+    numeral.digits = number8(word, count)
+    at += count
+    if count == 8:
         at = read_digits(at, numeral)
     if at[0] == POINT:
         numeral.integer = False

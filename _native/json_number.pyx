@@ -1,6 +1,7 @@
-"""The exponents of JSON numbers, which few numbers have. Owns nothing."""
+"""What few JSON numbers have: an exponent, more than 11 digits and others behind them. Owns nothing."""
 
-from libc.stdint cimport uint8_t
+cimport cython
+from libc.stdint cimport uint8_t, uint64_t
 
 
 cdef const uint8_t *read_exponent(const uint8_t *at, Numeral *numeral) noexcept nogil:
@@ -15,4 +16,19 @@ cdef const uint8_t *read_exponent(const uint8_t *at, Numeral *numeral) noexcept 
             exponent = exponent * 10 + (at[0] - <int>ZERO)
         at += 1
     numeral.exponent = numeral.exponent + (-exponent if negative else exponent)
+    return at
+
+
+@cython.overflowcheck(False)
+cdef const uint8_t *read_last_digits(const uint8_t *at, Numeral *numeral) noexcept nogil:
+    """Digit by digit, up to the largest number that fits."""
+    cdef uint64_t digits = numeral.digits
+    cdef uint64_t digit
+    while ZERO <= at[0] <= NINE:
+        digit = at[0] - <uint64_t>ZERO
+        if digits >= TENTH_MAX and (digits > TENTH_MAX or digit > 5):
+            numeral.long = True
+        digits = digits * 10 + digit
+        at += 1
+    numeral.digits = digits
     return at

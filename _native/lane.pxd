@@ -19,9 +19,8 @@ from _native.work cimport Work
 
 cdef enum:
     KEY_COLUMNS_MAX = 16
-    PAYLOADS_AHEAD = 12     # records by which payloads are asked for in advance
-    BUCKETS_AHEAD = 8       # records by which the claim table's buckets are asked for in advance
-    ENTRIES_AHEAD = 4       # records by which its entries are
+    GROUP = 8               # records whose claims are looked ahead for together, so that they wait for memory at once
+    PAYLOADS_AHEAD = 20     # records by which payloads are asked for in advance: two groups and some
 
 
 cdef struct Payload:
@@ -59,6 +58,16 @@ ctypedef bint (*FindTag)(
 ) noexcept nogil
 
 
+cdef class Part:
+    cdef readonly object run        # vocabulary.Run
+    cdef public object records      # a Run of messages, or what has `values`; None once they are taken
+    cdef readonly size_t first      # index of the part's first record in them
+    cdef readonly object keys       # a key or None for each record, or None
+    cdef readonly bytes flags       # not 0 where a record is left out, or None
+    cdef readonly bytearray statuses
+    cdef readonly size_t unexplained
+
+
 cdef class RecordLane:
     cdef list recipes
     cdef Route *routes      # owned, one a recipe
@@ -74,29 +83,35 @@ cdef class RecordLane:
     cdef Buffer explicit    # owned: a Payload for each explicit key
     cdef Buffer key         # owned: the key of one row, in RowBinary
     # of the call that is running
+    cdef size_t nbytes_max
+    cdef str topic
+    cdef Table *table       # NULL: every row that fits is kept
+    cdef SipKey secret
+    cdef bint keyless       # a row type has no key columns
+    # of the part that is being taken
     cdef size_t count
     cdef const int64_t *offsets
     cdef const int64_t *timestamps
     cdef uint8_t *status
     cdef size_t unexplained  # records that were marked as such
     cdef const uint8_t *left_out    # a flag for each record, or NULL
-    cdef size_t nbytes_max
-    cdef str topic
     cdef int32_t partition
-    cdef Table *table       # NULL: every row that fits is kept
-    cdef SipKey secret
     cdef uint32_t slot
     cdef bint keyed         # the event ids come from `explicit`
-    cdef Ahead ahead[BUCKETS_AHEAD]  # of the records to come, by their index modulo its length
+    cdef Ahead ahead[2 * GROUP]  # of this group of records and the next, by their index modulo its length
 
-    cdef int open(self, object run, ClaimTable claims) except -1
+    cdef bint take_part(self, Part part, hand_over) except -1
+    cdef int begin(self, Part part, ClaimTable claims) except -1
+    cdef int open(self, str topic, ClaimTable claims) except -1
     cdef int open_route(self, Route *route, object recipe, ClaimTable claims) except -1
     cdef int open_topic(self, Route *route) except -1 with gil
-    cdef int collect(self, object values, size_t first, object keys) except -1
+    cdef int collect(self, Part part) except -1
     cdef size_t go(self, size_t index) except? 0 nogil
     cdef bint take_one(self, size_t index) except? False nogil
     cdef Route *route_of(self, size_t nbytes) noexcept nogil
     cdef int keep(self, Route *route, size_t index) except -1 nogil
     cdef bint event_id(self, Route *route, size_t index, Id *id) except? False nogil
     cdef void look_ahead(self, size_t index) noexcept nogil
+    cdef void foresee_group(self, size_t first) noexcept nogil
+    cdef void ask_for_entries(self, size_t first) noexcept nogil
     cdef bint foresee(self, const Payload *payload, Ahead *ahead) noexcept nogil

@@ -5,6 +5,9 @@ records and rows stand in that order whichever way each record went. A record th
 and no row; it is only marked, and whoever called asks msgspec for the reason when it suits.
 """
 
+from cpython cimport array
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -46,6 +49,19 @@ cdef enum:
     LINES_MAX = 8           # of a payload: the machine itself goes on from there
 
 
+cdef class Part:
+    """See the module's stub."""
+
+    def __init__(self, run, records, size_t first, keys, bytes flags):
+        self.run = run
+        self.records = records
+        self.first = first
+        self.keys = keys
+        self.flags = flags
+        self.statuses = bytearray(len(run.offsets))
+        self.unexplained = 0
+
+
 cdef class RecordLane:
     """The records of one topic. Used by one thread at a time. See the module's stub."""
 
@@ -80,51 +96,69 @@ cdef class RecordLane:
         buffer_free(&self.explicit)
         buffer_free(&self.key)
 
-    def take(
-        self, values, size_t first, run, ClaimTable claims, keys, bytearray status not None, left_out,
-        size_t nbytes_max, hand_over
-    ):
-        cdef size_t at = 0
-        cdef const int64_t[::1] offsets = run.offsets
-        cdef const int64_t[::1] timestamps = run.timestamps
-        cdef uint8_t[::1] outcomes = status
-        cdef const uint8_t[::1] flags
-        self.count = len(status)
-        self.unexplained = 0
-        if <size_t>offsets.shape[0] != self.count or <size_t>timestamps.shape[0] != self.count:
-            raise ValueError(f"{self.count} records, but {offsets.shape[0]} offsets, {timestamps.shape[0]} timestamps")
-        if not self.count:
-            return 0
-        self.offsets, self.timestamps, self.status = &offsets[0], &timestamps[0], &outcomes[0]
-        self.left_out = NULL
-        if left_out is not None:
-            flags = left_out
-            if <size_t>flags.shape[0] != self.count:
-                raise ValueError(f"{self.count} records, but {flags.shape[0]} flags")
-            self.left_out = &flags[0]
+    def take_all(self, list parts not None, ClaimTable claims, size_t nbytes_max, hand_over, keep):
+        cdef Part part
         self.nbytes_max = nbytes_max
-        self.keyed = keys is not None and claims is not None
-        self.open(run, claims)
-        self.collect(values, first, keys)
+        self.topic = None
+        for part in parts:
+            if part.run.topic != self.topic:
+                self.open(part.run.topic, claims)
+            self.begin(part, claims)
+            if self.take_part(part, hand_over) or part.unexplained:
+                keep(part)
+            part.records = None
+
+    cdef bint take_part(self, Part part, hand_over) except -1:
+        """Whether a record was handed over."""
+        cdef size_t at = 0
+        cdef bint handed_over = False
         while True:
             with nogil:
                 at = self.go(at)
             if at == self.count:
-                return self.unexplained
-            hand_over(at)
+                part.unexplained = self.unexplained
+                return handed_over
+            handed_over = True
+            hand_over(part, at)
             at += 1
 
-    cdef int open(self, object run, ClaimTable claims) except -1:
-        """What the call works on; a builder's columns are others after each block."""
+    cdef int begin(self, Part part, ClaimTable claims) except -1:
+        """What the taking of one part works on."""
+        cdef array.array offsets = part.run.offsets
+        cdef array.array timestamps = part.run.timestamps
+        self.count = len(part.statuses)
+        self.unexplained = 0
+        if <size_t>len(offsets) != self.count or <size_t>len(timestamps) != self.count:
+            raise ValueError(f"{self.count} records, but {len(offsets)} offsets, {len(timestamps)} timestamps")
+        if offsets.ob_descr.typecode != b"q" or timestamps.ob_descr.typecode != b"q":
+            raise TypeError("offsets and timestamps are arrays of type q")
+        self.offsets = <const int64_t *>offsets.data.as_longlongs
+        self.timestamps = <const int64_t *>timestamps.data.as_longlongs
+        self.status = <uint8_t *>PyByteArray_AS_STRING(part.statuses)
+        self.left_out = NULL
+        if part.flags is not None:
+            if <size_t>len(part.flags) != self.count:
+                raise ValueError(f"{self.count} records, but {len(part.flags)} flags")
+            self.left_out = <const uint8_t *>PyBytes_AS_STRING(part.flags)
+        self.partition = part.run.partition
+        self.keyed = part.keys is not None and claims is not None
+        if claims is not None:
+            self.slot = claims.slot_index(part.run.slot)
+            if self.keyless and not self.keyed:
+                raise ValueError("rows are to be claimed, but their builder has no key columns and there are no keys")
+        memset(self.ahead, 0, sizeof(self.ahead))
+        self.collect(part)
+        return 0
+
+    cdef int open(self, str topic, ClaimTable claims) except -1:
+        """What all parts work on; a builder's columns are others after each block."""
         cdef size_t index
-        self.topic = run.topic
-        self.partition = run.partition
+        self.topic = topic
+        self.keyless = False
         self.table = NULL
         if claims is not None:
             self.table = &claims.table
             self.secret = claims.secret
-            self.slot = claims.slot_index(run.slot)
-        memset(self.ahead, 0, sizeof(self.ahead))
         for index in range(self.route_count):
             self.open_route(&self.routes[index], self.recipes[index], claims)
         return 0
@@ -141,10 +175,9 @@ cdef class RecordLane:
         for index in range(route.key_count):
             route.key_indexes[index] = builder.plan.key_indexes[index]
         route.key_is_uuid = builder.plan.key_is_uuid
+        self.keyless = self.keyless or not route.key_count
         if claims is not None:
             route.mask = domain_mask(builder.plan.domain, claims.secret)
-            if not route.key_count and not self.keyed:
-                raise ValueError("rows are to be claimed, but their builder has no key columns and there are no keys")
         return 0
 
     cdef int open_topic(self, Route *route) except -1 with gil:
@@ -153,8 +186,8 @@ cdef class RecordLane:
         route.topic = builder.lineage.topic_position(self.topic)
         return 0
 
-    cdef int collect(self, object values, size_t first, object keys) except -1:
-        """Where the payloads and the explicit keys lie. Their owners are kept by the caller."""
+    cdef int collect(self, Part part) except -1:
+        """Where the payloads and the explicit keys lie. The part keeps their owners."""
         cdef Payload *payload
         cdef size_t index
         cdef Run messages
@@ -162,18 +195,18 @@ cdef class RecordLane:
         self.payloads.used = self.explicit.used = 0
         buffer_reserve(&self.payloads, self.count * sizeof(Payload))
         payload = <Payload *>self.payloads.data
-        if isinstance(values, Run):
-            messages = values
-            if first + self.count > <size_t>messages.count:
-                raise IndexError(f"{self.count} records from {first} on, of {messages.count}")
+        if isinstance(part.records, Run):
+            messages = part.records
+            if part.first + self.count > <size_t>messages.count:
+                raise IndexError(f"{self.count} records from {part.first} on, of {messages.count}")
             for index in range(self.count):
-                message = messages.messages[first + index]
+                message = messages.messages[part.first + index]
                 payload[index] = Payload(<const uint8_t *>message.payload, message.len)
         else:
-            collect_bytes(values, first, self.count, payload)
+            collect_bytes(part.records.values, part.first, self.count, payload)
         if self.keyed:
             buffer_reserve(&self.explicit, self.count * sizeof(Payload))
-            collect_bytes(keys, 0, self.count, <Payload *>self.explicit.data)
+            collect_bytes(part.keys, 0, self.count, <Payload *>self.explicit.data)
         return 0
 
     # ---- without the GIL
@@ -278,27 +311,40 @@ cdef class RecordLane:
 
     cdef void look_ahead(self, size_t index) noexcept nogil:
         """Asks for the claim table's memory of the records to come, and passes on what was found in this one."""
-        cdef const Payload *payloads = <const Payload *>self.payloads.data
         cdef const Payload *payload
-        cdef Ahead *ahead = &self.ahead[index % BUCKETS_AHEAD]
+        cdef const Ahead *ahead = &self.ahead[index % (2 * GROUP)]
         cdef size_t line
         self.work.foreseen_at = ahead.key_at
         memcpy(self.work.foreseen, ahead.halves, sizeof(ahead.halves))
         if index + PAYLOADS_AHEAD < self.count:
-            payload = &payloads[index + PAYLOADS_AHEAD]
+            payload = &(<const Payload *>self.payloads.data)[index + PAYLOADS_AHEAD]
             for line in range(min(payload.nbytes // LINE_NBYTES + 1, <size_t>LINES_MAX)):
                 prefetch(payload.data + line * LINE_NBYTES)
-        if index + BUCKETS_AHEAD >= self.count:
-            ahead.key_at = 0
-            return
         if self.table == NULL or self.keyed:
             return
-        ahead = &self.ahead[(index + ENTRIES_AHEAD) % BUCKETS_AHEAD]
-        if ahead.key_at:
-            table_prefetch_entry(self.table, ahead.hash)
-        ahead = &self.ahead[index % BUCKETS_AHEAD]
-        if self.foresee(&payloads[index + BUCKETS_AHEAD], ahead):
-            table_prefetch_bucket(self.table, ahead.hash)
+        if index % GROUP == 0:
+            self.foresee_group(index + GROUP)
+        elif index % GROUP == GROUP // 2:
+            self.ask_for_entries(index + GROUP // 2)
+
+    cdef void foresee_group(self, size_t first) noexcept nogil:
+        """One bucket after the other, so that they are waited for together: each waits for its page's address too."""
+        cdef Ahead *group = &self.ahead[first % (2 * GROUP)]
+        cdef size_t index
+        for index in range(<size_t>GROUP):
+            group[index].key_at = 0
+            if first + index < self.count:
+                self.foresee(&(<const Payload *>self.payloads.data)[first + index], &group[index])
+        for index in range(<size_t>GROUP):
+            if group[index].key_at:
+                table_prefetch_bucket(self.table, group[index].hash)
+
+    cdef void ask_for_entries(self, size_t first) noexcept nogil:
+        cdef const Ahead *group = &self.ahead[first % (2 * GROUP)]
+        cdef size_t index
+        for index in range(<size_t>GROUP):
+            if group[index].key_at:
+                table_prefetch_entry(self.table, group[index].hash)
 
     cdef bint foresee(self, const Payload *payload, Ahead *ahead) noexcept nogil:
         """The UUID where an earlier record had its key, and the hash of the event id that it would be."""

@@ -66,14 +66,13 @@ static inline const uint8_t *penstock_string_end(const uint8_t *at, int *high) {
 /* Whether the `length` bytes at both places are the same; both places have 16 readable bytes for each 16 begun. */
 static inline int penstock_same(const uint8_t *left, const uint8_t *right, size_t length) {
 #ifdef PENSTOCK_SSE2
-    while (length > 16) {
+    for (;;) {
         __m128i same = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)left), _mm_loadu_si128((const __m128i *)right));
-        if (_mm_movemask_epi8(same) != 0xffff) return 0;
+        unsigned alike = (unsigned)__builtin_ctz(~(unsigned)_mm_movemask_epi8(same));
+        if (length <= 16) return alike >= length;
+        if (alike < 16) return 0;
         left += 16, right += 16, length -= 16;
     }
-    __m128i same = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)left), _mm_loadu_si128((const __m128i *)right));
-    unsigned wanted = (1u << length) - 1;
-    return ((unsigned)_mm_movemask_epi8(same) & wanted) == wanted;
 #else
     return memcmp(left, right, length) == 0;
 #endif

@@ -32,6 +32,10 @@ _PLAIN = ("Invalid RFC3339 encoded", "Invalid UUID", "Invalid decimal string", "
 _RANGE = ("Number out of range", "Timestamp is out of range", "Duration is out of range", "Integer value out of range")
 
 
+KNOWN_REJECTS_MAX = 256
+KNOWN_CHARS_MAX = 1_000
+
+
 class Decoder:
     """Decodes the records of one topic. Used by one thread at a time."""
 
@@ -42,6 +46,7 @@ class Decoder:
         self._fast = FastWay(contract.reading) if contract.reading is not None else None
         module: Any = msgspec.json if contract.format == "json" else msgspec.msgpack
         self._plain: Callable[[Any], Any] = module.Decoder(contract.root).decode
+        self._known: dict[tuple[str, str], Reject] = {}
 
     def decode(
         self, values: list[bytes | None], *, largest_bytes: int | None = None
@@ -132,15 +137,24 @@ class Decoder:
         if not isinstance(error, msgspec.ValidationError):
             text = str(error) if isinstance(error, msgspec.DecodeError) else "it cannot be decoded"
             return _reject(RejectCode.UNDECODABLE, text if _is_safe(text) else "it is malformed")
-        where = _WHERE.search(str(error))
-        path = where[1].replace("`", "") if where else "$"
-        text = str(error)[: where.start()] if where else str(error)
-        code, rule = self._rule(text, path, error)
-        return Reject(Stage.CONTRACT, code, f"{path}: {rule}")
+        return self._of_contract(str(error), type(error.__cause__).__name__ if error.__cause__ is not None else "")
 
-    def _rule(self, text: str, path: str, error: Exception) -> tuple[RejectCode, str]:
-        if error.__cause__ is not None:  # raised by the user's own code: its text may say anything
-            return RejectCode.BREAKS_CONTRACT, f"refused by the contract ({type(error.__cause__).__name__})"
+    def _of_contract(self, text: str, cause: str) -> Reject:
+        """The reject for a text of msgspec's; bad records are mostly bad in few ways, whose texts are the same."""
+        known = self._known.get((text, cause))
+        if known is not None:
+            return known
+        where = _WHERE.search(text)
+        path = where[1].replace("`", "") if where else "$"
+        code, rule = self._rule(text[: where.start()] if where else text, path, cause)
+        reject = Reject(Stage.CONTRACT, code, f"{path}: {rule}")
+        if len(self._known) < KNOWN_REJECTS_MAX and len(text) < KNOWN_CHARS_MAX:
+            self._known[text, cause] = reject
+        return reject
+
+    def _rule(self, text: str, path: str, cause: str) -> tuple[RejectCode, str]:
+        if cause:  # raised by the user's own code: its text may say anything
+            return RejectCode.BREAKS_CONTRACT, f"refused by the contract ({cause})"
         if text.startswith(("Invalid value", "Expected")) and path.removeprefix("$.") in self._tag_fields:
             return RejectCode.UNKNOWN_TYPE, "no type of the contract has this tag"
         if match := _EXPECTED.fullmatch(text):

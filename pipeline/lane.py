@@ -8,7 +8,7 @@ rows, claims and rejects, in the same order.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -89,26 +89,20 @@ class _Record(NamedTuple):
     headers: Headers
 
 
-class _Part:
-    """The work on one job, and what is noted of it. Lets go of the records as soon as they are taken."""
+class _Part(native.Part):
+    """The work on one job, and what is noted of it. The records are let go of as soon as they are taken."""
 
     __slots__ = (
         "count",
         "filtered",
-        "first",
         "kept",
-        "keys",
         "left_out",
         "lettered",
         "nbytes",
         "oldest_ms",
-        "records",
         "rejects",
-        "run",
-        "statuses",
         "stored",
         "stored_count",
-        "unexplained",
     )
 
     def __init__(self, job: Job, dedup: Dedup) -> None:
@@ -120,20 +114,17 @@ class _Part:
         else:
             offsets, timestamps = offsets[first:cut], timestamps[first:cut]
             self.nbytes, self.oldest_ms = _nbytes(records, first, cut), min(timestamps, default=-1)
-        self.run = native.Run(topic, number, dedup.slot(partition), offsets, timestamps)
-        self.records: Records | None = records
-        self.first = first
         self.count = cut - first
-        self.keys = dedup.keys(records, first, cut)
-        self.statuses = bytearray(self.count)
         self.left_out = left_out
         self.stored = left_out.stored if left_out is not None and self.count else None
         if self.stored is not None and offsets[0] >= self.stored.end:
             self.stored = None
+        flags = bytes(offset in self.stored for offset in offsets) if self.stored is not None else None
+        self.stored_count = sum(flags) if flags is not None else 0
+        run = native.Run(topic, number, dedup.slot(partition), offsets, timestamps)
+        super().__init__(run, records, first, dedup.keys(records, first, cut), flags)
         self.rejects: list[tuple[int, Reject]] = []
-        self.unexplained = 0
-        """Records that are refused, of which msgspec has to say why."""
-        self.filtered = self.stored_count = self.lettered = 0
+        self.filtered = self.lettered = 0
         self.kept: dict[int, _Record] = {}
         """By index: the records that are refused."""
 
@@ -141,17 +132,10 @@ class _Part:
     def rejected(self) -> frozenset[int]:
         return self.left_out.rejected if self.left_out is not None else frozenset()
 
-    @property
-    def read(self) -> Records:
-        assert self.records is not None
-        return self.records
-
-    def let_go(self) -> None:
-        """The records are taken; what is refused is kept for its letter."""
-        if self.rejects or self.unexplained:
-            for index in (*self._unexplained(), *(index for index, _ in self.rejects)):
-                self.kept[index] = _record_at(self.read, self.first + index)
-        self.records = None
+    def keep_refused(self) -> None:
+        """Before the records are let go of: what is refused is kept for its letter."""
+        for index in (*self._unexplained(), *(index for index, _ in self.rejects)):
+            self.kept[index] = _record_at(self.records, self.first + index)
 
     def _unexplained(self) -> Iterator[int]:
         at = -1
@@ -228,22 +212,27 @@ class Lane:
     def _by_the_cheaper(self, parts: list[_Part]) -> None:
         """Natively, unless that cannot be, or so much is left to msgspec that it is cheaper to send it there at once."""
         if self._fast is None or self._ids or any(part.rejected for part in parts):
-            self._each(self._by_msgspec, parts)
+            self._all_by_msgspec(parts)
             return
         handed_over = self.handed_over
         chosen = self.ways.choose()
-        self._each(self._natively if chosen else self._by_msgspec, parts)
+        if chosen:
+            self._fast.take_all(
+                parts, self._dedup.claims, self._decoder.record_bytes_max, self._hand_over, _Part.keep_refused
+            )
+        else:
+            self._all_by_msgspec(parts)
         self.ways.took(sum(part.count for part in parts), self.handed_over - handed_over, native=chosen)
 
-    @staticmethod
-    def _each(take: Callable[[_Part], None], parts: Iterable[_Part]) -> None:
+    def _all_by_msgspec(self, parts: Iterable[_Part]) -> None:
         for part in parts:
-            take(part)
-            part.let_go()
+            self._by_msgspec(part)
+            part.keep_refused()
+            part.records = None
 
     def _by_msgspec(self, part: _Part) -> None:
         """Every record at once: all are decoded, then all are claimed and appended."""
-        run, statuses, records = part.run, part.statuses, part.read
+        run, statuses, records = part.run, part.statuses, part.records
         values = records.values[part.first : part.first + part.count]
         rows, part.rejects, part.filtered = self._decoder.decode(values, largest_bytes=records.largest_bytes)
         if part.stored is not None:
@@ -255,30 +244,10 @@ class Lane:
             self._append_ids(rows, run, statuses)
         part.rejects += [(refusal.index, _refused(refusal)) for refusal in refusals]
 
-    def _natively(self, part: _Part) -> None:
-        """From bytes to columns; what the native lane is not sure of is decoded and appended in its turn."""
-        assert self._fast is not None
-        records, run = part.read, part.run
-        left_out = None
-        if part.stored is not None:
-            left_out = bytes(offset in part.stored for offset in run.offsets)
-            part.stored_count = sum(left_out)
-        part.unexplained = self._fast.take(
-            records if isinstance(records, native.MessageRun) else records.values,
-            part.first,
-            run,
-            self._dedup.claims,
-            part.keys,
-            part.statuses,
-            left_out,
-            self._decoder.record_bytes_max,
-            lambda index: self._hand_over(part, index),
-        )
-
     def _hand_over(self, part: _Part, index: int) -> None:
-        """Decodes, claims and appends the one record."""
+        """Decodes, claims and appends the one record that the native lane is not sure of."""
         self.handed_over += 1
-        rows, rejects, filtered = self._decoder.decode([part.read.value(part.first + index)])
+        rows, rejects, filtered = self._decoder.decode([part.records.value(part.first + index)])
         part.filtered += filtered
         part.rejects += [(index, reject) for _, reject in rejects]
         if rows[0] is not None:
@@ -334,7 +303,6 @@ class Lane:
                 # Every record counts once; one without a row that is no reject was counted as filtered.
                 part.filtered -= rows[index] is None and index not in rejected
                 rows[index] = None
-                part.stored_count += 1
         return [(index, reject) for index, reject in part.rejects if offsets[index] not in stored]
 
     @staticmethod

@@ -17,13 +17,15 @@ of its own, and its key only when that is short. Topic, partition and offset say
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypedDict
 
-from pipeline.types import DeadLetter, Headers, Partition
+from pipeline.types import DeadLetter, Headers, Partition, Reject
 
 PREFIX = "penstock-"
 POINTER_KEY_BYTES_MAX = 1_024
 DETAIL_CHARS_MAX = 1_000
+REASONS_KEPT = 256
 
 
 class Message(TypedDict):
@@ -74,19 +76,32 @@ def stage_of(headers: Any) -> str:
 
 
 def _headers(letter: DeadLetter, pipeline: str) -> list[tuple[str, str | bytes | None]]:
-    texts = {
-        "topic": letter.partition.topic,
-        "partition": str(letter.partition.number),
-        "offset": str(letter.offset),
-        "timestamp": str(letter.timestamp_ms),
-        "stage": letter.reject.stage.value,
-        "code": letter.reject.code.value,
-        "detail": letter.reject.detail[:DETAIL_CHARS_MAX],
-        "contract": letter.contract,
-        "pipeline": pipeline,
-        "attempt": str(_attempts_before(letter.headers) + 1),
-    }
-    return [(PREFIX + name, text.encode("utf-8", "replace")) for name, text in texts.items()]
+    topic, number = letter.partition
+    attempt = _attempts_before(letter.headers) + 1 if letter.headers else 1
+    return [
+        (PREFIX + "topic", _bytes(topic)),
+        (PREFIX + "partition", b"%d" % number),
+        (PREFIX + "offset", b"%d" % letter.offset),
+        (PREFIX + "timestamp", b"%d" % letter.timestamp_ms),
+        *_reasons(letter.reject, letter.contract),
+        (PREFIX + "pipeline", _bytes(pipeline)),
+        (PREFIX + "attempt", b"%d" % attempt),
+    ]
+
+
+@lru_cache(maxsize=REASONS_KEPT)
+def _reasons(reject: Reject, contract: str) -> tuple[tuple[str, bytes], ...]:
+    """The same for most letters: a batch of them has few reasons."""
+    return (
+        (PREFIX + "stage", _bytes(reject.stage.value)),
+        (PREFIX + "code", _bytes(reject.code.value)),
+        (PREFIX + "detail", _bytes(reject.detail[:DETAIL_CHARS_MAX])),
+        (PREFIX + "contract", _bytes(contract)),
+    )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 def _attempts_before(headers: Headers) -> int:

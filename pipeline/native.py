@@ -5,7 +5,7 @@ from _native.block import Block, BlockBuilder
 from _native.chtypes import TypeSpec, parse
 from _native.claims import ClaimTable, middle_and_high
 from _native.frame import Body
-from _native.lane import RecordLane
+from _native.lane import Part, RecordLane
 from _native.reader import Reader, bind
 from _native.reader import Run as MessageRun
 from _native.recipe import Recipe
@@ -36,6 +36,7 @@ __all__ = [
     "Column",
     "FieldPlan",
     "MessageRun",
+    "Part",
     "Reader",
     "Recipe",
     "RecordLane",
