@@ -50,11 +50,12 @@ extensions = [
 ]
 
 setup(
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
     ext_modules=cythonize(
         extensions,
         compiler_directives=directives,
         build_dir=f"build/{'debug' if DEBUG else 'sanitize'}-c" if DEBUG or SANITIZE else None,
         force=DEBUG or SANITIZE or "--force" in sys.argv,
-        nthreads=0,
+        nthreads=os.cpu_count() or 1,
     )
 )
