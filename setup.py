@@ -56,6 +56,6 @@ setup(
         compiler_directives=directives,
         build_dir=f"build/{'debug' if DEBUG else 'sanitize'}-c" if DEBUG or SANITIZE else None,
         force=DEBUG or SANITIZE or "--force" in sys.argv,
-        nthreads=os.cpu_count() or 1,
-    )
+        nthreads=os.cpu_count() if sys.platform == "linux" else 0,  # elsewhere its processes would run this file again
+    ),
 )
