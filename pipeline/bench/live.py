@@ -103,14 +103,14 @@ class Live(NamedTuple):
 
 
 def _live(scene: Stage, number: int, rate: float, seconds: float) -> Live:
-    """Offers `rate` records a second to a worker of its own, for so long."""
+    """Offers `rate` records a second to a worker of its own, for so long. Its window is full, as after hours of this."""
     table, topic = f"bench_live{number}", stage.live_topic(number)
     scene.create_tables(table)
     config = scene.write_config(f"live{number}", table, live_topic=topic)
     producer = ("pipeline.bench.live", scene.kafka.brokers, topic, str(rate), str(seconds), scene.plan.workload)
     with (
         stage.waiting_child(*producer) as feeding,
-        stage.running("pipeline.bench.member", str(config), "--endless") as worker,
+        stage.running("pipeline.bench.member", str(config), "--endless", "--warm", str(PROBE_RECORDS)) as worker,
     ):
         _probe(scene, topic, table)
         started_s = time.monotonic()
