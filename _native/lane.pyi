@@ -30,7 +30,7 @@ class Part:
     def flags(self) -> bytes | None: ...
     @property
     def statuses(self) -> bytearray:
-        """As long as the run, all zeros before it is taken."""
+        """As long as the run, all zeros before it is taken. Its length must stay what it is."""
     @property
     def unexplained(self) -> int:
         """How many records are."""
