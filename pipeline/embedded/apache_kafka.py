@@ -45,6 +45,9 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 """
 
 
+CAUSES_MAX = 4
+
+
 class FetchFailed(RuntimeError):
     """Maven could not bring the jars. The message holds the end of what it said."""
 
@@ -288,7 +291,8 @@ class ApacheKafka:
     def _raise_if_one_ended(self) -> None:
         for node, child in self._children.items():
             if not child.running:
-                raise StartFailed(f"Kafka broker {node} ended; the end of its log:\n{child.log_tail()}")
+                why = "".join(f"\n{cause}" for cause in causes(child.log.read_text(errors="replace")))
+                raise StartFailed(f"Kafka broker {node} ended{why}\nThe end of its log:\n{child.log_tail()}")
 
     def _home(self, node: int) -> Path:
         return self.directory / f"broker-{node}"
@@ -304,6 +308,13 @@ def _new_cluster_id() -> str:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):
             return text
+
+
+def causes(log: str) -> list[str]:
+    """What the last exceptions in a broker's log go back to, each once. Others are busy after a broker has failed, and fill
+    the end of its log."""
+    found = [line.removeprefix("Caused by: ") for line in log.splitlines() if line.startswith("Caused by: ")]
+    return list(dict.fromkeys(found))[-CAUSES_MAX:]
 
 
 def _answers(admin: AdminClient, nodes: set[int]) -> bool:

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.embedded import codec
 from pipeline.embedded import ports as ports_module
+from pipeline.embedded.apache_kafka import causes
 from pipeline.embedded.child import Child, StartFailed
 from pipeline.embedded.faults import Fault, Faults
 from pipeline.embedded.ports import free_ports
@@ -246,3 +247,12 @@ def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch: pytest.MonkeyP
 def test_without_room_below_any_free_port_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports_module, "_outgoing_first", lambda: 1_024)
     assert len(set(free_ports(3))) == 3
+
+
+def test_what_a_broker_ended_of_is_told_however_much_it_logged_afterwards() -> None:
+    bind = "Caused by: java.net.BindException: Address already in use"
+    log = "\n".join(
+        ["ERROR Fatal error during broker startup", bind, "\tat sun.nio.ch.Net.bind", bind, *["INFO going"] * 1_000]
+    )
+    assert causes(log) == ["java.net.BindException: Address already in use"]
+    assert causes("INFO started") == []
