@@ -86,11 +86,13 @@ def _takes(kind: Kind, pack: bool) -> bool:
     return lanes.native and lanes.handed_over <= len(texts) // 4
 
 
-def search(seed: int, seconds: float, tell: Callable[[Totals], None]) -> tuple[Totals, Found | None]:
-    """Draws contracts and batches until the time is up or a difference is found."""
+def search(
+    seed: int, seconds: float, tell: Callable[[Totals], None], contracts_min: int = 0
+) -> tuple[Totals, Found | None]:
+    """Draws contracts and batches until the time is up, but so many at least, or a difference is found."""
     started_s, told_s = time.monotonic(), time.monotonic()
     total = Totals()
-    while total.seconds < seconds:
+    while total.seconds < seconds or total.contracts < contracts_min:
         name = contract_seed(seed, total.contracts)
         drawn, lanes = drawn_of(name)
         found = _look(name, drawn, lanes, total)

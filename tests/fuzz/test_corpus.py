@@ -20,6 +20,10 @@ from tests.fuzz.search import search
 
 CORPUS = json.loads(Path(__file__).with_name("corpus.json").read_text(encoding="utf-8"))
 SECONDS = float(os.environ.get("PENSTOCK_FUZZ_SECONDS", "6"))
+CONTRACTS_MIN = 24
+"""However slow the machine: of a few contracts the native lane may take little."""
+TAKEN_SHARE_MIN = 0.1
+"""Half is usual. Where nothing is taken natively the search compares msgspec with itself."""
 
 
 def contract_of(case: dict[str, Any]) -> Contract:
@@ -44,6 +48,6 @@ def test_what_differed_once(case: dict[str, Any]) -> None:
 def test_a_short_search() -> None:
     seed = int(os.environ.get("PENSTOCK_SEED", "0")) or int.from_bytes(os.urandom(4))
     print(f"seed {seed}")
-    total, found = search(seed, SECONDS, print)
+    total, found = search(seed, SECONDS, print, CONTRACTS_MIN)
     assert found is None, f"seed {seed}: {found}"
-    assert all(total.taken(name) > 0.3 for name in total.offered), str(total)
+    assert all(total.taken(name) > TAKEN_SHARE_MIN for name in total.offered), str(total)
