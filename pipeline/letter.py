@@ -77,7 +77,6 @@ def stage_of(headers: Any) -> str:
 
 def _headers(letter: DeadLetter, pipeline: str) -> list[tuple[str, str | bytes | None]]:
     topic, number = letter.partition
-    attempt = _attempts_before(letter.headers) + 1 if letter.headers else 1
     return [
         (PREFIX + "topic", _bytes(topic)),
         (PREFIX + "partition", b"%d" % number),
@@ -85,7 +84,7 @@ def _headers(letter: DeadLetter, pipeline: str) -> list[tuple[str, str | bytes |
         (PREFIX + "timestamp", b"%d" % letter.timestamp_ms),
         *_reasons(letter.reject, letter.contract),
         (PREFIX + "pipeline", _bytes(pipeline)),
-        (PREFIX + "attempt", b"%d" % attempt),
+        (PREFIX + "attempt", b"%d" % (_attempts_before(letter.headers) + 1)),
     ]
 
 
