@@ -159,7 +159,7 @@ class OpenBatch:
         if taken.oldest_ms > 0:
             self.oldest_ms = min(self.oldest_ms or taken.oldest_ms, taken.oldest_ms)
 
-    def seal_trigger(self, now_s: float) -> str | None:
+    def seal_trigger(self, now_s: float, wall_ms: int) -> str | None:
         """Why the batch must be sealed now, or None. An offset gap without records waits for company."""
         if self.opened_s is None:
             return None
@@ -167,9 +167,18 @@ class OpenBatch:
             return "rows"
         if self.nbytes >= self._limits.bytes_max:
             return "bytes"
-        if (now_s - self.opened_s) * 1000 >= self._limits.age_ms_max:
+        if self._waited_ms((now_s - self.opened_s) * 1000, wall_ms) >= self._limits.age_ms_max:
             return "age"
         return None
+
+    def _waited_ms(self, open_ms: float, wall_ms: int) -> float:
+        """How long the oldest record has waited: in Kafka too, when that was at most half of the age that is allowed.
+
+        A batch that begins with records older than that is catching up, where few large batches are worth more; and a clock
+        that differs from the producers' makes no batch close in less than half its age.
+        """
+        in_kafka_ms = wall_ms - self.oldest_ms - open_ms
+        return open_ms + in_kafka_ms if 0 < in_kafka_ms <= self._limits.age_ms_max / 2 else open_ms
 
     def seal(self, trigger: str, flow_epoch: int, now_s: float) -> SealedBatch:
         """Hands everything over and begins anew."""

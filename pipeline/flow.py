@@ -455,7 +455,7 @@ class Flow:
     # Sealing
 
     def _seal_if_due(self) -> None:
-        trigger = self._batch.seal_trigger(self._clock.monotonic_s())
+        trigger = self._batch.seal_trigger(self._clock.monotonic_s(), self._clock.wall_ms())
         if trigger is not None:
             self._seal(trigger)
 

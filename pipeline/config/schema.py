@@ -144,7 +144,7 @@ class Batch(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     bytes_max: int = 64 * 1024 * 1024
     """Bytes of all blocks of a batch before compression."""
     age_ms_max: int = 1_000
-    """Time since the batch's first record was read."""
+    """Time since the batch's first record was read; or since its oldest was written to Kafka, when it was read soon after."""
     partitions_max: int = 64
     """Partitions in one batch."""
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import chdb
 
@@ -25,6 +26,11 @@ STREAM_SAFE = frozenset(("Native", "TabSeparated", "TSV", "CSV", "RowBinary", "J
 """chDB streams a result as blocks, each a complete document of the format: only for these is their concatenation the same."""
 
 INSERT_BYTES_MAX = 1024 * 1024 * 1024
+
+SERVER_SETTINGS = {
+    # The cores are shared with whoever inserts, who should not wait for merges. Without CAP_SYS_NICE it has no effect.
+    "os_threads_nice_value_merge_mutate": 10,
+}
 
 BAD_ARGUMENTS = 36
 QUERY_IS_TOO_LARGE = 229
@@ -186,7 +192,7 @@ class Engine:
         wait_s: float = 60.0,
         insert_bytes_max: int = INSERT_BYTES_MAX,
     ) -> None:
-        self._path = path
+        self._path = f"{path}?config-file={quote(str(_config_file(Path(path))))}"
         self._wait_s = wait_s
         self._sessions_max = sessions_max
         self._slots = threading.BoundedSemaphore(queries_max)
@@ -195,7 +201,7 @@ class Engine:
         """By their `readonly`, which a connection does not get rid of."""
         self._sessions: dict[str, _Session] = {}
         # Keeps the engine open while no request holds a connection.
-        self._root: Any = chdb.connect(path)  # type: ignore[no-untyped-call]
+        self._root: Any = chdb.connect(self._path)  # type: ignore[no-untyped-call]
         directory = Path(path) / "spool"
         # The engine is ours now: what a killed process left behind is no one's.
         shutil.rmtree(directory, ignore_errors=True)
@@ -313,6 +319,15 @@ class Engine:
         for connection in connections:
             connection.close()
         self._root.close()
+
+
+def _config_file(directory: Path) -> Path:
+    """Writes the server's configuration to where its data are."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory.resolve() / "config.xml"
+    lines = "".join(f"<{name}>{value}</{name}>" for name, value in SERVER_SETTINGS.items())
+    file.write_text(f"<clickhouse>{lines}</clickhouse>\n")
+    return file
 
 
 def refusal(code: int, text: str, name: str) -> EngineError:

@@ -45,7 +45,7 @@ class _Look:
         self._batch.cover(partition, begin, end, 0.0)
         self._dedup.pass_time(partition, records.timestamps[first:cut])
         self._batch.add(self._lanes[partition.topic].take(records, first, cut, settled))
-        if self._batch.seal_trigger(0.0):
+        if self._batch.seal_trigger(0.0, 0):
             self.seal()
 
     def seal(self) -> None:

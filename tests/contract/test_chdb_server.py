@@ -209,6 +209,11 @@ def test_statements_that_are_read_but_not_streamed(http_client: Http) -> None:
     assert http_client.ok("EXISTS TABLE system.one") == b"1\n"
 
 
+def test_merges_leave_the_cores_to_inserts(http_client: Http) -> None:
+    question = "SELECT value FROM system.server_settings WHERE name = 'os_threads_nice_value_merge_mutate'"
+    assert http_client.ok(question) == b"10\n"
+
+
 def test_headers_of_an_answer(http_client: Http) -> None:
     answer = http_client.send("SELECT number FROM numbers(3)", query_id="my-query", wait_end_of_query=1)
     assert answer.headers["X-ClickHouse-Query-Id"] == "my-query"

@@ -229,11 +229,11 @@ def test_members_of_the_group(cluster: Cluster, capsys: pytest.CaptureFixture[st
         members.join()
         report = told(cluster, capsys, "1 worker, classic protocol")
         assert report.well("group-members")
-        assert "1 worker, one batch each 1000 ms" in report.one("window-rate").text
+        assert "1 worker, a batch each 500 to 1000 ms" in report.one("window-rate").text
         members.join()
         report = told(cluster, capsys, "has 2 workers for 1 partition")
         assert report.one("group-members").status == "warning"
-        assert "2 workers, one batch each 1000 ms" in report.one("window-rate").text
+        assert "2 workers, a batch each 500 to 1000 ms" in report.one("window-rate").text
         members.join("somebody-else")
         assert told(cluster, capsys, "not penstock's: somebody-else").one("group-members").status == "problem"
 

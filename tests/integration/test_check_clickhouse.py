@@ -49,7 +49,7 @@ def test_a_window_that_does_not_last_for_an_outage_without_lineage(
 def test_a_table_that_is_not_written_yet(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
     setup.table()
     found = setup.check(capsys, 0).one("window-rate")
-    assert "not measured: 1 worker, one batch each 1000 ms" in found.text
+    assert "not measured: 1 worker, a batch each 500 to 1000 ms" in found.text
 
 
 def test_merges_hide_no_insert(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,9 +190,9 @@ def test_more_inserts_than_recovery_reckons_with() -> None:
 
 
 def test_what_is_not_measured_comes_from_the_configuration() -> None:
-    assert planned(config(), 3).blocks_per_s == 3
-    assert planned(config(batch={"age_ms_max": 250}), 3).blocks_per_s == 12
-    assert planned(config(), 0).blocks_per_s == 1, "the worker that is going to be started"
+    assert planned(config(), 3).blocks_per_s == 6
+    assert planned(config(batch={"age_ms_max": 250}), 3).blocks_per_s == 24
+    assert planned(config(), 0).blocks_per_s == 2, "the worker that is going to be started"
     assert "3 workers" in planned(config(), 3).basis
     few = plain(window_blocks=1_000)
     guessed = rate_checks(config(), "t", "`t`", few, planned(config(), 9), 100)
