@@ -225,7 +225,13 @@ class DeadLetters:
         producer = self._open()
         outcomes: dict[int, Failure | None] = {}
         wait = _AcknowledgementWait(
-            producer, self._clock, self._patience, self._troubles, show, made_anew=self._topic_made_anew
+            producer,
+            self._clock,
+            self._patience,
+            self._troubles,
+            show,
+            made_anew=self._topic_made_anew,
+            discarded=lambda: self._producer is not producer,
         )
         try:
             for index, make in enumerate(messages):
@@ -388,9 +394,11 @@ class _AcknowledgementWait:
         show: Show,
         *,
         made_anew: Callable[[], bool],
+        discarded: Callable[[], bool],
     ) -> None:
         self._producer = producer
         self._made_anew = made_anew
+        self._discarded = discarded
         self._clock = clock
         self._patience = patience
         self._troubles = troubles
@@ -411,6 +419,9 @@ class _AcknowledgementWait:
             self._troubles(exception.args[0])
             self._give_up()
         self._patience.check()
+        if self._discarded():
+            # Another thread heard that it is broken, and letters of this one may have come in after that one's purge.
+            self._give_up()
         now_s = self._clock.monotonic_s()
         if done != self._done:
             self._done, self._heard_s = done, now_s

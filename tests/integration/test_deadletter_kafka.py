@@ -299,6 +299,28 @@ def test_a_broken_producer_is_replaced(bench: Letters, code: int) -> None:
     assert bench.offsets() == list(range(41))
 
 
+def test_letters_that_came_into_a_producer_after_it_was_given_up_are_sent_by_the_next(
+    bench: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken producer neither sends them nor gives them back, and has told another thread that it is broken."""
+    bench.letters.write([letter(0)])
+    bench.kafka.broker_down()
+    broken = bench.letters._open()
+    thread, raised = in_thread(lambda: bench.letters.write([letter(n) for n in range(1, 5)]))
+    until(lambda: len(broken) == 4)
+    given_back = threading.Event()
+    arrived = bench.letters._arrived
+    monkeypatch.setattr(bench.letters, "_arrived", lambda *given: (given_back.set(), arrived(*given))[1])
+    monkeypatch.setattr(deadletter, "_give_up", lambda _: None)
+    bench.letters._discard(broken)
+    assert given_back.wait(30)
+    bench.kafka.broker_up()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert raised == []
+    assert bench.offsets() == list(range(5))
+
+
 def test_a_producer_without_the_right_to_be_idempotent_stops(bench: Letters) -> None:
     bench.kafka.push_request_errors(ApiKey.INIT_PRODUCER_ID, [KafkaError.CLUSTER_AUTHORIZATION_FAILED] * 10)
     with pytest.raises(PipelineStopped, match="IDEMPOTENT_WRITE"):
