@@ -178,7 +178,8 @@ class OpenBatch:
         that differs from the producers' makes no batch close in less than half its age.
         """
         in_kafka_ms = wall_ms - self.oldest_ms - open_ms
-        return open_ms + in_kafka_ms if 0 < in_kafka_ms <= self._limits.age_ms_max / 2 else open_ms
+        counted_ms_max = self._limits.age_ms_max - self._limits.age_ms_min
+        return open_ms + in_kafka_ms if 0 < in_kafka_ms <= counted_ms_max else open_ms
 
     def seal(self, trigger: str, flow_epoch: int, now_s: float) -> SealedBatch:
         """Hands everything over and begins anew."""

@@ -148,6 +148,11 @@ class Batch(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     partitions_max: int = 64
     """Partitions in one batch."""
 
+    @property
+    def age_ms_min(self) -> float:
+        """How long a batch that is not full stays open at least: only the rest may have passed in Kafka."""
+        return self.age_ms_max / 2
+
 
 class Limits(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Budgets of one worker: when one is used up the source is not read."""

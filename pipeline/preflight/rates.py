@@ -57,9 +57,9 @@ class Parts(NamedTuple):
 
 def planned(config: Config, workers: int) -> Inserts:
     """The most that the configuration leads to while records flow: a batch may be half its age when it is opened."""
-    age_ms = config.batch.age_ms_max
-    rate = max(1, workers) * 2_000 / age_ms
-    basis = f"{plural(max(1, workers), 'worker')}, a batch each {age_ms / 2:g} to {age_ms} ms"
+    batch = config.batch
+    rate = max(1, workers) * 1_000 / batch.age_ms_min
+    basis = f"{plural(max(1, workers), 'worker')}, a batch each {batch.age_ms_min:g} to {batch.age_ms_max} ms"
     return Inserts(rate, 0, 0, f"not measured: {basis}", measured=False)
 
 
