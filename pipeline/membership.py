@@ -34,6 +34,8 @@ UNPOLLED_SHARE_MAX = 0.9
 """Of `max.poll.interval.ms`. Whoever was not polled for so long may have left the group, and come back to the same partitions
 without a word though another had them meanwhile: a client that left in the middle of a rebalance does that."""
 COMMITTED_TIMEOUT_S = 10.0
+LEAVE_S = 0.5
+"""For what is given back, and for the request to leave that follows; nothing tells when it has been sent."""
 RENEW_WAIT_S = 1.0
 """Between a client that librdkafka has given up and the one that takes its place."""
 RENEW_S_MAX = 120.0
@@ -114,6 +116,7 @@ class Membership:
         self._leaving = False
         self._rejoin_reason = ""
         """Why to leave and join again as soon as no callback is running; empty when there is no need."""
+        self._rebalance_wanted = False
         self._resends = kafka.Resends()
         self._unsure: CommitDone | None = None
         """Answered, but perhaps not for the last time."""
@@ -138,9 +141,12 @@ class Membership:
         """Ends the wait of the revoke of these partitions."""
         self._requests.put(lambda: self._let_go(partitions))
 
-    def rejoin(self, reason: str) -> None:
-        """Leaves the group and joins it as a new member: commits still on their way are fenced by the new generation."""
-        self._requests.put(lambda: self._want_rejoin(reason))
+    def rejoin(self, reason: str, *, rebalance: bool = False) -> None:
+        """Leaves the group and joins it as a new member: commits still on their way are fenced by the new generation.
+
+        The group goes on as if nothing had happened when a static member does that, unless with `rebalance`.
+        """
+        self._requests.put(lambda: self._want_rejoin(reason, rebalance=rebalance))
 
     def stop(self, timeout_s: float) -> bool:
         """Leaves the group (a static member just goes) and ends the thread; False when it did not end in time."""
@@ -296,19 +302,29 @@ class Membership:
     def _let_go(self, partitions: frozenset[Partition]) -> None:
         self._may_go |= partitions
 
-    def _want_rejoin(self, reason: str) -> None:
+    def _want_rejoin(self, reason: str, *, rebalance: bool = False) -> None:
         """Asked for inside a revoke it must wait: the consumer cannot be closed by its own callback."""
         self._rejoin_reason = reason
+        self._rebalance_wanted |= rebalance
 
     def _rejoin(self) -> None:
         reason = self._rejoin_reason
         log.warning("leaving the group and joining again: %s", reason)
+        if self._rebalance_wanted:
+            self._unsubscribe()
         self._close()
         self._post(MembershipLost(reason))
         if self._given_up_s is not None:
             self._stopping.wait(RENEW_WAIT_S)
-        self._rejoin_reason = ""
+        self._rejoin_reason, self._rebalance_wanted = "", False
         self._consumer = self._join()
+
+    def _unsubscribe(self) -> None:
+        """A static member that closes stays a member until its session ends; one that subscribes to nothing leaves."""
+        assert self._consumer is not None
+        self._leaving = True
+        self._consumer.unsubscribe()
+        self._consumer.poll(LEAVE_S)
 
     def _commit(self, command: Commit) -> None:
         started_s = self._clock.monotonic_s()

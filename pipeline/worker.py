@@ -41,6 +41,7 @@ from pipeline.errors import Exit, PenstockError, PipelineStopped
 from pipeline.http import HttpServer
 from pipeline.patience import Stopping
 from pipeline.types import Partition
+from pipeline.unassigned import LOOK_EVERY_S, Unassigned
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class Worker:
             assembly.threads,
             assembly.clients,
         )
+        self._unassigned = Unassigned(self._config.kafka, assembly.clock)
         self._pool = ThreadPoolExecutor(self._config.clickhouse.insert_threads, thread_name_prefix="insert")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._finished: asyncio.Future[Exit] | None = None
@@ -104,6 +106,7 @@ class Worker:
         self._membership.start()
         self._spawn(self._keep_ticking())
         self._spawn(self._keep_measuring_lag())
+        self._spawn(self._keep_looking_for_unassigned())
         try:
             return await self._finished
         finally:
@@ -149,6 +152,7 @@ class Worker:
         match event:
             case group.PartitionsAssigned(partitions):
                 metrics.rebalance("assigned")
+                self._unassigned.joined()
                 return engine.assigned(partitions)
             case group.PartitionsRevoking(partitions):
                 return engine.revoking(partitions)
@@ -157,6 +161,7 @@ class Worker:
                 return engine.revoked(partitions)
             case group.MembershipLost():
                 metrics.rebalance("lost")
+                self._unassigned.joined()
                 return engine.lost()
             case group.CommitDone(number, outcome, seconds, detail):
                 metrics.commit_seconds(seconds)
@@ -258,6 +263,23 @@ class Worker:
             records = max(0, marks.get(partition, (0, position))[1] - position)
             seen_ms = self._flow.last_timestamp_ms.get(partition, now_ms)
             self._metrics.lag(partition, records, max(0.0, (now_ms - seen_ms) / 1000) if records else 0.0)
+
+    async def _keep_looking_for_unassigned(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._unassigned.wanted:
+                await self._look_for_unassigned()
+
+    async def _look_for_unassigned(self) -> None:
+        assert self._loop is not None
+        try:
+            found = await self._loop.run_in_executor(None, self._parts.cluster.unassigned, self._parts.topics)
+        except PenstockError as error:
+            log.warning("cannot tell whether every partition is assigned: %s", error)
+            return
+        if lasting := self._unassigned.last(found):
+            names = ", ".join(str(partition) for partition in sorted(lasting))
+            self._membership.rejoin(f"the group has left partitions to nobody: {names}", rebalance=True)
 
     def _caught_up(self) -> bool:
         held = set(self._engine.held)

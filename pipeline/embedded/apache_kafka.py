@@ -203,7 +203,7 @@ class ApacheKafka:
             home.mkdir(parents=True, exist_ok=True)
             lines = (f"{name}={value}" for name, value in self._configuration(node).items())
             (home / "server.properties").write_text("\n".join(lines) + "\n")
-            command = [*self._java(), "kafka.tools.StorageTool", "format"]
+            command = [*self._java(home), "kafka.tools.StorageTool", "format"]
             command += ["--cluster-id", cluster_id, "--config", str(home / "server.properties")]
             done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_S_MAX, check=False)
             if done.returncode:
@@ -259,10 +259,10 @@ class ApacheKafka:
 
     def _launch(self, node: int) -> Child:
         home = self._home(node)
-        command = [*self._java(), "kafka.Kafka", str(home / "server.properties")]
+        command = [*self._java(home), "kafka.Kafka", str(home / "server.properties")]
         return Child(command, home / "server.log", output_to_log=True, guarded=True)
 
-    def _java(self) -> list[str]:
+    def _java(self, home: Path) -> list[str]:
         return [
             "java",
             f"-Xmx{self._heap_mb}m",
@@ -270,6 +270,8 @@ class ApacheKafka:
             # Start-up counts here, peak speed does not.
             "-XX:TieredStopAtLevel=1",
             "-Djava.awt.headless=true",
+            # Native libraries are unpacked there, and a broker that is killed leaves them.
+            f"-Djava.io.tmpdir={home}",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-cp",

@@ -26,6 +26,12 @@ def has_inserted(worker: Worker) -> bool:
     return re.search(r"^penstock_rows_inserted_total\S* [1-9]", worker.get("/metrics"), re.MULTILINE) is not None
 
 
+def refuse_inserts(stage: Stage, worker: Worker) -> None:
+    """ClickHouse is out of memory until the fault is taken back; returns when the worker waits for it."""
+    stage.servers.clickhouse.fault("fail", times=FOREVER, code=241, name="MEMORY_LIMIT_EXCEEDED", match=stage.table)
+    wait_until(lambda: "MEMORY_LIMIT" in worker.get("/readyz"), 20, "a worker that waits")
+
+
 def late_insert_of_a_dead_worker(stage: Stage, fleet: Fleet) -> None:
     """A worker is killed while its insert is on its way; the insert arrives when another has its partitions."""
     fleet.start(1)
@@ -44,8 +50,7 @@ def kill_while_nothing_is_inserted(stage: Stage, fleet: Fleet) -> None:
     """ClickHouse refuses every insert; the worker is killed with batches declared; then ClickHouse takes them again."""
     fleet.start(1)
     wait_until(stage.moved, 60, "the first worker goes on")
-    stage.servers.clickhouse.fault("fail", times=FOREVER, code=241, name="MEMORY_LIMIT_EXCEEDED", match=stage.table)
-    wait_until(lambda: "MEMORY_LIMIT" in fleet.workers[1].get("/readyz"), 20, "a worker that waits")
+    refuse_inserts(stage, fleet.workers[1])
     fleet.kill(1)
     stage.servers.clickhouse.clear_faults()
     fleet.start(2)
@@ -55,8 +60,7 @@ def zombie_that_inserts_again(stage: Stage, fleet: Fleet) -> None:
     """A worker freezes while ClickHouse refuses its batch, and tries again when another has inserted that batch."""
     fleet.start(1)
     wait_until(stage.moved, 60, "the first worker goes on")
-    stage.servers.clickhouse.fault("fail", times=FOREVER, code=241, name="MEMORY_LIMIT_EXCEEDED", match=stage.table)
-    wait_until(lambda: "MEMORY_LIMIT" in fleet.workers[1].get("/readyz"), 20, "a worker that waits")
+    refuse_inserts(stage, fleet.workers[1])
     fleet.freeze(1)
     stage.servers.clickhouse.clear_faults()
     second = fleet.start(2)

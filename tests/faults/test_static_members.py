@@ -1,4 +1,4 @@
-"""Workers with a name of their own in the group (`kafka.instance_id`): a join answered into the void, and one name twice."""
+"""Workers with a name of their own in the group (`kafka.instance_id`): what the group takes them for when they come again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.directed import accounted
+from tests.faults.directed import accounted, refuse_inserts
 from tests.faults.fleet import Fleet
 from tests.faults.stage import SESSION_S, Servers, Setting, Stage
 from tests.integration.harness import wait_until
@@ -30,6 +30,24 @@ def test_a_join_whose_answer_is_lost(three_brokers: Servers, tmp_path: Path, pro
 
     with Stage(three_brokers, tmp_path, Setting(protocol=protocol, static=True), f"lost_join_{protocol}") as stage:
         found = accounted(stage, lose_the_answer)
+    assert found.ok, found
+
+
+def test_a_worker_is_killed_while_it_gives_partitions_back(three_brokers: Servers, tmp_path: Path) -> None:
+    """The group gives its successor what it had kept, without a rebalance: nobody would ever have what it gave back."""
+
+    def kill_inside_the_revoke(stage: Stage, fleet: Fleet) -> None:
+        first = fleet.start(1)
+        wait_until(stage.moved, 60, "the first worker reads")
+        refuse_inserts(stage, first)
+        fleet.start(2)
+        wait_until(lambda: stage.cluster.unassigned([stage.topic]), 30, "a revoke that waits for batches")
+        fleet.kill(1)
+        fleet.start(1)
+        stage.servers.clickhouse.clear_faults()
+
+    with Stage(three_brokers, tmp_path, Setting(static=True), "killed_in_revoke") as stage:
+        found = accounted(stage, kill_inside_the_revoke)
     assert found.ok, found
 
 

@@ -261,6 +261,17 @@ class SimConsumer:
             return max([entry.offset, *(span.next for span in spans)]), ""
         return entry.offset, entry.metadata if switches.intents else ""
 
+    def unsubscribe(self) -> None:
+        """A static member leaves, too; what it has is given up in the next poll."""
+        self._put(self._leave)
+
+    def _leave(self) -> None:
+        if self.owned:
+            self._on_revoke(self, self.assignment())
+        if self.member_id:
+            self._group.leave(self.member_id)
+            self.member_id, self.generation = "", -1
+
     def close(self) -> None:
         """Leaves the group, after the application has given up what it has."""
         if self._closed or not self._machine.process.alive:
@@ -405,6 +416,14 @@ class SimCluster:
         self._machine.call()
         logs = self._machine.cluster.logs
         return {p: (logs[p.topic, p.number].low, logs[p.topic, p.number].high) for p in partitions}
+
+    def unassigned(self, topics: Iterable[str]) -> frozenset[Partition] | None:
+        self._machine.call()
+        group = self._machine.cluster.group
+        if group.rebalancing:
+            return None
+        assigned = {place for member in group.members.values() for place in member.given}
+        return frozenset(Partition(*place) for place in group.places if place not in assigned)
 
     def offsets_for_times(self, times_ms: Mapping[Partition, int]) -> dict[Partition, int]:
         self._machine.call()

@@ -143,6 +143,8 @@ class Group:
         self._numbers = 0
         self.on_stored: Callable[[dict[Place, tuple[int, str]]], None] = lambda entries: None
         self.on_rebalance: Callable[[], None] = lambda: None
+        self.rebalancing = False
+        """Classic: not all members have joined again."""
 
     def enter(self, client: Client, instance: str = "") -> str:
         """A new member, or a static one that comes back; what it gets is told later. Empty when it is refused."""
@@ -256,10 +258,6 @@ class ClassicGroup(Group):
     that takes it away, and to its new owner in the next one, which the old owner asks for when it has let go.
     """
 
-    def __init__(self, loop: Loop, places: Iterable[Place], heartbeat_s: float = 0.3) -> None:
-        super().__init__(loop, places, heartbeat_s)
-        self._preparing = False
-
     def join(self, member_id: str, owned: frozenset[Place]) -> bool:
         """A member joins again; False when it is none."""
         member = self.members.get(member_id)
@@ -267,7 +265,7 @@ class ClassicGroup(Group):
             return False
         member.owned = owned
         member.joined = True
-        if not self._preparing:
+        if not self.rebalancing:
             self._rebalance()
         else:
             self._complete_if_all_joined()
@@ -284,10 +282,11 @@ class ClassicGroup(Group):
         self._rebalance()
 
     def _take_over(self, before: Member, member: Member) -> None:
-        """It gets what it had, in the same generation, and nobody else hears of it, unless a rebalance is under way."""
-        given = {place for other in self.members.values() for place in (*other.given, *before.given)}
-        if self._preparing or given != set(self.places):
-            # A partition that was on its way comes to nobody without another rebalance.
+        """It gets what it had, in the same generation, and nobody else hears of it, unless a rebalance is under way.
+
+        A partition that was on its way comes to nobody, unless somebody else asks for another rebalance.
+        """
+        if self.rebalancing:
             self._welcome(member)
             return
         member.generation, member.given = self.generation, before.given
@@ -295,17 +294,17 @@ class ClassicGroup(Group):
 
     def _rebalance(self) -> None:
         self.on_rebalance()
-        if not self._preparing:
-            self._preparing = True
+        if not self.rebalancing:
+            self.rebalancing = True
             for member in self.members.values():
                 if not member.joined:
                     self._later(member, member.client.invited)
         self._complete_if_all_joined()
 
     def _complete_if_all_joined(self) -> None:
-        if not self._preparing or not all(member.joined for member in self.members.values()):
+        if not self.rebalancing or not all(member.joined for member in self.members.values()):
             return
-        self._preparing = False
+        self.rebalancing = False
         self.generation += 1
         self._retarget()
         owners: dict[Place, list[str]] = {}

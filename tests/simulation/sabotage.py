@@ -24,6 +24,7 @@ from pipeline.membership import Membership
 from pipeline.recovery import Recovery
 from pipeline.sink import Sink
 from pipeline.window import Window
+from pipeline.worker import Worker
 from tests.simulation.runner import explain_schedule, quiet, try_seed
 from tests.simulation.schedule import draw
 from tests.simulation.shrink import shrink
@@ -81,6 +82,9 @@ FIXES = {
     ),
     "a commit that was sent twice ends the membership": Sabotage(
         Membership, "_commit", "once or outcome not in (CommitOutcome.ACCEPTED, CommitOutcome.REFUSED)", "True"
+    ),
+    "partitions that the group has left to nobody are given to somebody": Sabotage(
+        Worker, "_look_for_unassigned", "rebalance=True", "rebalance=False"
     ),
     "nothing is read while the bytes in flight are used up": Sabotage(
         Budget, "used_up", "self.nbytes >= limits.bytes_in_flight_max", "False"

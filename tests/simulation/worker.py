@@ -25,6 +25,7 @@ from pipeline.offsets import Offsets
 from pipeline.patience import Patience
 from pipeline.recovery import Prepared, Recovery
 from pipeline.sink import Sink
+from pipeline.unassigned import LOOK_EVERY_S
 from pipeline.ways import Ways
 from pipeline.worker import Worker
 from tests.simulation import contracts
@@ -290,6 +291,7 @@ class SimWorker(Worker):
         self._parts.machine.in_hurry = lambda: self._flow._batch.started  # type: ignore[attr-defined]
         self.process.start(self._control, "control")
         self._ticker = self.process.start(self._tick_on, "ticks")
+        self.process.start(self._look_on, "looks")
         self._flow.start()
         self._membership.start()
 
@@ -340,6 +342,12 @@ class SimWorker(Worker):
             self._rests = not self._awaits_tick()
             loop.park(30.0 if self._rests else TICK_S)
 
+    def _look_on(self) -> None:
+        while True:
+            self.process.loop.sleep(LOOK_EVERY_S)
+            if self._unassigned.wanted:
+                self._spawn(self._look_for_unassigned())
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         def run() -> None:
             self._waiting.remove(work)
@@ -350,7 +358,7 @@ class SimWorker(Worker):
             raise AssertionError("a coroutine of the worker waited for something else than an executor")
 
         self._waiting.append(work)
-        self.process.start(run, "insert")
+        self.process.start(run, work.__name__)
 
     def _deliver(self, command: Insert, batch: SealedBatch) -> int:
         began = _held_at_delivery.set(self._held_now())
