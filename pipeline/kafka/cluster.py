@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeVar
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
-    ConsumerGroupState,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -26,6 +25,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from pipeline.config.schema import Kafka
 from pipeline.errors import ConfigurationError, DependencyDown
+from pipeline.kafka.assignment import assigned_to
 from pipeline.kafka.clients import properties, refused_properties
 from pipeline.kafka.trouble import Trouble, Troubles, log, trouble_of, wait_for_brokers
 from pipeline.types import Partition
@@ -147,18 +147,18 @@ class Cluster:
         return {Partition(one.topic, one.partition): (max(-1, one.offset), one.metadata or "") for one in found}
 
     def unassigned(self, topics: Iterable[str]) -> frozenset[Partition] | None:
-        """The partitions that no member of the configured group has; None unless the group is stable."""
-        numbers = {topic: self.topic_partitions(topic) for topic in topics}
+        """The partitions that no member of the configured group has; None unless the group is stable.
+
+        Asked the old way, of all brokers: the admin client's own question aborts the process when a broker answers after
+        its time is up (librdkafka issue 4605).
+        """
+        every = {Partition(topic, number) for topic in topics for number in range(self.topic_partitions(topic))}
         with self._explained():
-            group: Any = self._result(self._described_group(self._config.group))
-        if group.state is not ConsumerGroupState.STABLE:
+            groups: Any = self._admin.list_groups(self._config.group, timeout=self._timeout_s)
+        if [group.state for group in groups] != ["Stable"]:
             return None
-        assigned = {
-            Partition(one.topic, one.partition)
-            for member in group.members
-            for one in member.assignment.topic_partitions
-        }
-        return frozenset(Partition(t, number) for t, count in numbers.items() for number in range(count)) - assigned
+        assigned = (partition for member in groups[0].members for partition in assigned_to(member.assignment))
+        return frozenset(every.difference(assigned))
 
     def close(self) -> None:
         """Lets go of the clients; the admin client's threads end with its last reference."""
@@ -178,21 +178,6 @@ class Cluster:
                 if exception.args[0].code() not in _MOVING or time.monotonic() >= deadline_s:
                     raise
             time.sleep(RETRY_S)
-
-    def _described_group(self, group: str, **options: Any) -> Any:
-        """The future of a group's description, asked again while its coordinator is only just taking office."""
-        end_s = time.monotonic() + self._timeout_s
-        while True:
-            future = self._admin.describe_consumer_groups([group], request_timeout=self._timeout_s, **options)[group]
-            try:
-                self._result(future)
-            except KafkaException as exception:
-                if exception.args[0].code() in _MOVING and time.monotonic() < end_s:
-                    time.sleep(RETRY_S)
-                    continue
-            except TimeoutError:
-                pass
-            return future
 
     def _outsider(self) -> Consumer:
         """A consumer that names the group. The admin client's own question crashes the process when the coordinator answers

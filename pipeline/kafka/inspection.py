@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,13 @@ from pipeline.kafka.trouble import ACCESS_CODES, trouble_of
 from pipeline.types import Partition
 
 _NEWEST: OffsetSpec = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
+
+
+_NOT_IN_OFFICE = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 
 
 class Group(NamedTuple):
@@ -72,6 +80,21 @@ class Inspection(Cluster):
         except (KafkaException, TimeoutError):
             return None
         return newest if newest >= 0 else None
+
+    def _described_group(self, group: str, **options: Any) -> Any:
+        """The future of a group's description, asked again while its coordinator is only just taking office."""
+        end_s = time.monotonic() + self._timeout_s
+        while True:
+            future = self._admin.describe_consumer_groups([group], request_timeout=self._timeout_s, **options)[group]
+            try:
+                self._result(future)
+            except KafkaException as exception:
+                if exception.args[0].code() in _NOT_IN_OFFICE and time.monotonic() < end_s:
+                    time.sleep(0.1)
+                    continue
+            except TimeoutError:
+                pass
+            return future
 
     def _has_controller(self) -> bool:
         """Topics are described by the controller: without one (as in the mock cluster) that is a long wait for nothing."""

@@ -39,6 +39,7 @@ def test_a_worker_is_killed_while_it_gives_partitions_back(three_brokers: Server
     def kill_inside_the_revoke(stage: Stage, fleet: Fleet) -> None:
         first = fleet.start(1)
         wait_until(stage.moved, 60, "the first worker reads")
+        assert stage.cluster.unassigned([stage.topic]) == frozenset()
         refuse_inserts(stage, first)
         fleet.start(2)
         wait_until(lambda: stage.cluster.unassigned([stage.topic]), 30, "a revoke that waits for batches")
