@@ -12,6 +12,7 @@ from _native.claims cimport ClaimTable
 from _native.json_scan cimport Text
 from _native.lineage cimport Origins
 from _native.node cimport Node
+from _native.reader cimport Payload
 from _native.recipe cimport Object
 from _native.siphash cimport Id, SipKey
 from _native.table cimport Table
@@ -21,11 +22,6 @@ cdef enum:
     KEY_COLUMNS_MAX = 16
     GROUP = 8               # records whose claims are looked ahead for together, so that they wait for memory at once
     PAYLOADS_AHEAD = 20     # records by which payloads are asked for in advance: two groups and some
-
-
-cdef struct Payload:
-    const uint8_t *data     # borrowed; NULL for none
-    size_t nbytes
 
 
 cdef struct Ahead:          # what was found where the event id of a record may be
@@ -79,7 +75,7 @@ cdef class RecordLane:
     cdef Take take_record
     cdef FindTag find_tag
     cdef Work work          # owned
-    cdef Buffer payloads    # owned: a Payload for each record
+    cdef Buffer collected   # owned: a Payload for each record that is no message
     cdef Buffer explicit    # owned: a Payload for each explicit key
     cdef Buffer key         # owned: the key of one row, in RowBinary
     # of the call that is running
@@ -90,6 +86,7 @@ cdef class RecordLane:
     cdef bint keyless       # a row type has no key columns
     # of the part that is being taken
     cdef size_t count
+    cdef const Payload *payloads
     cdef const int64_t *offsets
     cdef const int64_t *timestamps
     cdef uint8_t *status

@@ -13,7 +13,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from _native.block cimport BlockBuilder
-from _native.buffer cimport buffer_bytes, buffer_free, buffer_reserve, buffer_string
+from _native.buffer cimport Buffer, buffer_bytes, buffer_free, buffer_reserve, buffer_string
 from _native.claims cimport ClaimTable
 from _native.json_scan cimport (
     COLON, COMMA, OPEN_OBJECT, QUOTE, Text, read_string, read_uuid, same_bytes, skip_space,
@@ -22,7 +22,7 @@ from _native.json_scan cimport (
 from _native.lineage cimport origins_put, origins_restore
 from _native.node cimport KIND_NULLABLE, Node, node_mark, node_restore
 from _native.pack_take cimport find_packed_tag, take_packed
-from _native.reader cimport Message, Run
+from _native.reader cimport Payload, Run
 from _native.recipe cimport Recipe
 from _native.siphash cimport Id, domain_mask, masked, sip128
 from _native.table cimport (
@@ -92,7 +92,7 @@ cdef class RecordLane:
     def __dealloc__(self):
         free(self.routes)
         work_free(&self.work)
-        buffer_free(&self.payloads)
+        buffer_free(&self.collected)
         buffer_free(&self.explicit)
         buffer_free(&self.key)
 
@@ -188,25 +188,16 @@ cdef class RecordLane:
 
     cdef int collect(self, Part part) except -1:
         """Where the payloads and the explicit keys lie. The part keeps their owners."""
-        cdef Payload *payload
-        cdef size_t index
         cdef Run messages
-        cdef Message *message
-        self.payloads.used = self.explicit.used = 0
-        buffer_reserve(&self.payloads, self.count * sizeof(Payload))
-        payload = <Payload *>self.payloads.data
         if isinstance(part.records, Run):
             messages = part.records
             if part.first + self.count > <size_t>messages.count:
                 raise IndexError(f"{self.count} records from {part.first} on, of {messages.count}")
-            for index in range(self.count):
-                message = messages.messages[part.first + index]
-                payload[index] = Payload(<const uint8_t *>message.payload, message.len)
+            self.payloads = &messages.payloads[part.first]
         else:
-            collect_bytes(part.records.values, part.first, self.count, payload)
+            self.payloads = collect_bytes(part.records.values, part.first, self.count, &self.collected)
         if self.keyed:
-            buffer_reserve(&self.explicit, self.count * sizeof(Payload))
-            collect_bytes(part.keys, 0, self.count, <Payload *>self.explicit.data)
+            collect_bytes(part.keys, 0, self.count, &self.explicit)
         return 0
 
     # ---- without the GIL
@@ -222,7 +213,7 @@ cdef class RecordLane:
 
     cdef bint take_one(self, size_t index) except? False nogil:
         """One record; false when it is not sure, and then it has left nothing behind."""
-        cdef const Payload *payload = &(<const Payload *>self.payloads.data)[index]
+        cdef const Payload *payload = &self.payloads[index]
         cdef Route *route
         cdef bint sure = False
         cdef size_t column
@@ -317,7 +308,7 @@ cdef class RecordLane:
         self.work.foreseen_at = ahead.key_at
         memcpy(self.work.foreseen, ahead.halves, sizeof(ahead.halves))
         if index + PAYLOADS_AHEAD < self.count:
-            payload = &(<const Payload *>self.payloads.data)[index + PAYLOADS_AHEAD]
+            payload = &self.payloads[index + PAYLOADS_AHEAD]
             for line in range(min(payload.nbytes // LINE_NBYTES + 1, <size_t>LINES_MAX)):
                 prefetch(payload.data + line * LINE_NBYTES)
         if self.table == NULL or self.keyed:
@@ -334,7 +325,7 @@ cdef class RecordLane:
         for index in range(<size_t>GROUP):
             group[index].key_at = 0
             if first + index < self.count:
-                self.foresee(&(<const Payload *>self.payloads.data)[first + index], &group[index])
+                self.foresee(&self.payloads[first + index], &group[index])
         for index in range(<size_t>GROUP):
             if group[index].key_at:
                 table_prefetch_bucket(self.table, group[index].hash)
@@ -368,15 +359,19 @@ cdef class RecordLane:
         return False
 
 
-cdef int collect_bytes(object values, size_t first, size_t count, Payload *payload) except -1:
+cdef const Payload *collect_bytes(object values, size_t first, size_t count, Buffer *room) except NULL:
+    cdef Payload *payload
     cdef size_t index
     cdef bytes content
+    room.used = 0
+    buffer_reserve(room, (count + 1) * sizeof(Payload))
+    payload = <Payload *>room.data
     for index in range(count):
         content = values[first + index]
         payload[index] = Payload(NULL, 0)
         if content is not None:
             payload[index] = Payload(<const uint8_t *><const char *>content, len(content))
-    return 0
+    return payload
 
 
 cdef bint find_tag(Work *work, size_t nbytes, const uint8_t *name, size_t name_nbytes, Text *tag) noexcept nogil:

@@ -11,7 +11,7 @@ events on the main queue, polled by us, and the one callback, for errors met whi
 that poll and only notes them down. Layouts and signatures are librdkafka's public ABI (rdkafka.h).
 """
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 
 cdef struct Message:                # rd_kafka_message_t
@@ -37,13 +37,30 @@ cdef struct TopicPartition:         # rd_kafka_topic_partition_t
     void *_private
 
 
+cdef struct Payload:
+    const uint8_t *data             # borrowed; NULL for none
+    size_t nbytes
+
+
+cdef struct Seen:                   # what is wanted of a message, read in one pass: messages lie far apart in memory
+    Py_ssize_t group                # index of its group, -1 for an error
+    Payload payload
+    int64_t offset
+    int64_t timestamp
+
+
 cdef struct Group:                  # the messages of one partition within one poll
     void *rkt
     int32_t partition
     Py_ssize_t count
     Py_ssize_t nbytes               # of all values
     Py_ssize_t largest_bytes        # of the largest value
-    Message **messages              # allocated here, handed over to the Run
+    int64_t oldest_ms
+    # of the Run
+    Message **messages
+    Payload *payloads
+    int64_t *offsets
+    int64_t *timestamps
 
 
 cdef enum:
@@ -71,6 +88,7 @@ cdef class Client:
 cdef class Run:
     cdef Client client              # keeps rd_kafka_t alive until the messages are destroyed
     cdef Message **messages         # owned, `count` of them
+    cdef Payload *payloads          # owned: of each message
     cdef Py_ssize_t count
     cdef list _values               # made when first asked for
     cdef readonly str topic
@@ -88,13 +106,14 @@ cdef class Run:
 cdef class Reader:
     cdef Client client              # None after close
     cdef Message **slots            # room for one poll, owned
-    cdef int32_t *group_of          # per slot the index of its group, -1 for an error; owned
+    cdef Seen *seen                 # per slot; owned
     cdef Py_ssize_t records_max     # how many slots there are
     cdef Group *groups              # owned; grows with the number of partitions seen in one poll
     cdef Py_ssize_t groups_room
     cdef Py_ssize_t groups_count    # in use during one poll, otherwise 0
     cdef Py_ssize_t _fetch(self, Py_ssize_t records_max, int timeout_ms) noexcept nogil
-    cdef int _sort(self, Py_ssize_t count) except -1 nogil
+    cdef int _look(self, Py_ssize_t count) except -1 nogil
+    cdef void _hand_over(self, Py_ssize_t count) noexcept nogil
     cdef Py_ssize_t _group(self, Message *message) except -1 nogil
     cdef Run _run(self, Group *group)
     cdef void _drop(self, Py_ssize_t count) noexcept nogil

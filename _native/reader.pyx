@@ -5,7 +5,7 @@ from cpython cimport array
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport INT64_MAX, int32_t, int64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, strncpy
 
@@ -216,11 +216,12 @@ cdef class Run:
 
     def __dealloc__(self):
         cdef Py_ssize_t index
-        if self.messages != NULL:
-            with nogil:
-                for index in range(self.count):
+        with nogil:
+            for index in range(self.count):
+                if self.messages[index] != NULL:
                     api.message_destroy(self.messages[index])
-                free(self.messages)
+            free(self.messages)
+            free(self.payloads)
 
     def __len__(self):
         return self.count
@@ -316,15 +317,15 @@ cdef class Reader:
         self.records_max = records_max
         self.groups_room = 64
         self.slots = <Message **>calloc(<size_t>records_max, sizeof(MessagePointer))
-        self.group_of = <int32_t *>calloc(<size_t>records_max, sizeof(int32_t))
+        self.seen = <Seen *>calloc(<size_t>records_max, sizeof(Seen))
         self.groups = <Group *>calloc(<size_t>self.groups_room, sizeof(Group))
-        if self.slots == NULL or self.group_of == NULL or self.groups == NULL:
+        if self.slots == NULL or self.seen == NULL or self.groups == NULL:
             raise MemoryError
         self.client = open_client(properties)
 
     def __dealloc__(self):
         free(self.slots)
-        free(self.group_of)
+        free(self.seen)
         free(self.groups)
 
     cdef Client _open(self):
@@ -367,15 +368,18 @@ cdef class Reader:
             return runs, signals
         try:
             with nogil:
-                self._sort(count)
+                self._look(count)
             for index in range(count):
-                if self.group_of[index] < 0:
+                if self.seen[index].group < 0:
                     signals.append(signal(self.slots[index]))
             for index in range(self.groups_count):
                 runs.append(self._run(&self.groups[index]))
-        finally:
+        except BaseException:
             with nogil:
                 self._drop(count)
+            raise
+        with nogil:
+            self._hand_over(count)
         return runs, signals
 
     cdef Py_ssize_t _fetch(self, Py_ssize_t records_max, int timeout_ms) noexcept nogil:
@@ -388,37 +392,52 @@ cdef class Reader:
                 count += api.consume_batch_queue(queue, 0, self.slots + 1, <size_t>(records_max - 1))
         return count
 
-    cdef int _sort(self, Py_ssize_t count) except -1 nogil:
-        """Hands every record in `slots` to the group of its partition, in order; errors stay in `slots`."""
+    cdef int _look(self, Py_ssize_t count) except -1 nogil:
+        """Reads what is wanted of each message, and counts those of each partition."""
         cdef Py_ssize_t index, last = -1
         cdef Message *message
+        cdef Seen *seen
         cdef Group *group = NULL
+        cdef int kind
         self.groups_count = 0
         for index in range(count):
             message = self.slots[index]
-            self.group_of[index] = -1
+            seen = &self.seen[index]
+            seen.group = -1
             if message.err == 0:
                 if last < 0 or group.rkt != message.rkt or group.partition != message.partition:
                     last = self._group(message)
                     group = &self.groups[last]
-                self.group_of[index] = <int32_t>last
+                seen.group = last
+                seen.payload = Payload(<const uint8_t *>message.payload, message.len)
+                seen.offset = message.offset
+                seen.timestamp = api.message_timestamp(message, &kind)
                 # Spelt out: with overflow checks Cython compiles no in-place operation on an attribute without the GIL.
                 group.count = group.count + 1
                 group.nbytes = group.nbytes + <Py_ssize_t>message.len
                 group.largest_bytes = max(group.largest_bytes, <Py_ssize_t>message.len)
-        for index in range(self.groups_count):
-            group = &self.groups[index]
-            group.messages = <Message **>malloc(<size_t>group.count * sizeof(MessagePointer))
-            if group.messages == NULL:
-                raise MemoryError
-            group.count = 0
-        for index in range(count):
-            if self.group_of[index] >= 0:
-                group = &self.groups[self.group_of[index]]
-                group.messages[group.count] = self.slots[index]
-                group.count = group.count + 1
-                self.slots[index] = NULL
+                group.oldest_ms = min(group.oldest_ms, seen.timestamp)
         return 0
+
+    cdef void _hand_over(self, Py_ssize_t count) noexcept nogil:
+        """Gives every record to the run of its partition, in order; errors are destroyed."""
+        cdef Py_ssize_t index
+        cdef const Seen *seen
+        cdef Group *group
+        for index in range(count):
+            seen = &self.seen[index]
+            if seen.group < 0:
+                api.message_destroy(self.slots[index])
+                continue
+            group = &self.groups[seen.group]
+            group.messages[0] = self.slots[index]
+            group.payloads[0] = seen.payload
+            group.offsets[0] = seen.offset
+            group.timestamps[0] = seen.timestamp
+            group.messages += 1
+            group.payloads += 1
+            group.offsets += 1
+            group.timestamps += 1
 
     cdef Py_ssize_t _group(self, Message *message) except -1 nogil:
         """Index of the message's group, made when missing. Asked only where the partition changes."""
@@ -434,54 +453,38 @@ cdef class Reader:
             self.groups = grown
             self.groups_room = 2 * self.groups_room
         index = self.groups_count
-        self.groups[index] = Group(message.rkt, message.partition, 0, 0, 0, NULL)
+        self.groups[index] = Group(message.rkt, message.partition, 0, 0, 0, INT64_MAX, NULL, NULL, NULL, NULL)
         self.groups_count = self.groups_count + 1
         return index
 
     cdef Run _run(self, Group *group):
-        """A run that takes the group's messages over. Whatever fails before that leaves them with the group."""
+        """The run of a group, with room for its records. It owns none of them until they are handed over."""
         cdef array.array offsets = array.clone(LONGS, group.count, False)
         cdef array.array timestamps = array.clone(LONGS, group.count, False)
-        cdef int64_t *offset = <int64_t *>offsets.data.as_longlongs
-        cdef int64_t *timestamp = <int64_t *>timestamps.data.as_longlongs
         cdef Run run = Run.__new__(Run)
-        cdef int64_t oldest_ms = INT64_MAX
-        cdef Py_ssize_t index
-        cdef int kind
-        with nogil:
-            for index in range(group.count):
-                offset[index] = group.messages[index].offset
-                timestamp[index] = api.message_timestamp(group.messages[index], &kind)
-                oldest_ms = min(oldest_ms, timestamp[index])
         run.topic = text(api.topic_name(group.rkt))
         run.number = group.partition
         run.offsets = offsets
         run.timestamps = timestamps
         run.nbytes = group.nbytes
         run.largest_bytes = group.largest_bytes
-        run.oldest_ms = oldest_ms
+        run.oldest_ms = group.oldest_ms
         run.client = self.client
+        run.messages = <Message **>calloc(<size_t>group.count, sizeof(MessagePointer))
+        run.payloads = <Payload *>malloc(<size_t>group.count * sizeof(Payload))
+        if run.messages == NULL or run.payloads == NULL:
+            raise MemoryError
         run.count = group.count
-        run.messages = group.messages
-        group.messages = NULL
+        group.messages, group.payloads = run.messages, run.payloads
+        group.offsets = <int64_t *>offsets.data.as_longlongs
+        group.timestamps = <int64_t *>timestamps.data.as_longlongs
         return run
 
     cdef void _drop(self, Py_ssize_t count) noexcept nogil:
-        """Destroys what no run has taken over: errors, and after a failure the rest."""
-        cdef Py_ssize_t index, member
-        cdef Group *group
+        """Destroys everything, after a failure."""
+        cdef Py_ssize_t index
         for index in range(count):
-            if self.slots[index] != NULL:
-                api.message_destroy(self.slots[index])
-                self.slots[index] = NULL
-        for index in range(self.groups_count):
-            group = &self.groups[index]
-            if group.messages != NULL:
-                for member in range(group.count):
-                    api.message_destroy(group.messages[member])
-                free(group.messages)
-                group.messages = NULL
-        self.groups_count = 0
+            api.message_destroy(self.slots[index])
 
     def drain(self, Py_ssize_t records_max, int timeout_ms):
         """(records, bytes, ends, touched): fetches and iterates without making any Python object per record.
@@ -505,7 +508,6 @@ cdef class Reader:
                 elif message.err == PARTITION_EOF:
                     ends += 1
                 api.message_destroy(message)
-                self.slots[index] = NULL
         return records, nbytes, ends, touched
 
     def events(self):

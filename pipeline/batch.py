@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pipeline.commands import Payload
 from pipeline.config.schema import Batch as BatchLimits
@@ -54,13 +54,29 @@ class Counts:
             self.rejects.update(other.rejects)
 
 
+class Unexplained(Protocol):
+    """Records that are surely refused, for reasons that are asked for when the batch is sealed."""
+
+    count: int
+    nbytes: int
+    """Of their values."""
+
+    def explain(self) -> tuple[Counts, list[DeadLetter]]: ...
+
+
 class Taken(NamedTuple):
-    """What became of a run of records."""
+    """What became of runs of records."""
 
     counts: Counts
     letters: list[DeadLetter]
     oldest_ms: int
-    """The earliest record timestamp of the run; -1 when there is none."""
+    """The earliest record timestamp of the runs; -1 when there is none."""
+    unexplained: Unexplained | None = None
+    """Not in `counts` and `letters`, but for the number of records."""
+
+    @property
+    def refused(self) -> int:
+        return len(self.letters) + (self.unexplained.count if self.unexplained is not None else 0)
 
 
 @dataclass(slots=True)
@@ -111,6 +127,10 @@ class Target:
         return TableBlock(self.topic, self.table, self.columns, self.builder.finish(), ids)
 
 
+def _record_of(letter: DeadLetter) -> tuple[Partition, int]:
+    return letter.partition, letter.offset
+
+
 class OpenBatch:
     """What was read since the last seal. Used by the data-plane thread only."""
 
@@ -122,6 +142,7 @@ class OpenBatch:
     def _reset(self) -> None:
         self._spans: dict[Partition, Span] = {}
         self._letter_bytes = 0
+        self._unexplained: list[Unexplained] = []
         self.letters: list[DeadLetter] = []
         self.counts = Counts()
         self.opened_s: float | None = None
@@ -156,6 +177,9 @@ class OpenBatch:
         self.letters += taken.letters
         if taken.letters:
             self._letter_bytes += sum(len(letter.value or b"") for letter in taken.letters)
+        if taken.unexplained is not None:
+            self._letter_bytes += taken.unexplained.nbytes
+            self._unexplained.append(taken.unexplained)
         if taken.oldest_ms > 0:
             self.oldest_ms = min(self.oldest_ms or taken.oldest_ms, taken.oldest_ms)
 
@@ -183,6 +207,11 @@ class OpenBatch:
 
     def seal(self, trigger: str, flow_epoch: int, now_s: float) -> SealedBatch:
         """Hands everything over and begins anew."""
+        for unexplained in self._unexplained:
+            counts, letters = unexplained.explain()
+            self.counts.add(counts)
+            self.letters += letters
+        self.letters.sort(key=_record_of)
         blocks = tuple(target.finish() for target in self._targets if target.builder.rows)
         sealed = SealedBatch(
             flow_epoch=flow_epoch,

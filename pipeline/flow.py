@@ -142,6 +142,9 @@ class Flow:
         self._beyond: dict[Partition, Beyond] = {}
         self._epoch = 0
         self._record_bytes = float(RECORD_BYTES_GUESS)
+        policy = config.dead_letters
+        self._takes_letters = policy.on_reject == "drop" or (policy.on_reject != "stop" and bool(policy.topic))
+        """Whether a reject has somewhere to go, or may go nowhere."""
         self._draining = False
         self._cold = bool(config.dedup.key) and config.dedup.rebuild == "cold"
         self._progress_s = clock.monotonic_s()
@@ -386,9 +389,9 @@ class Flow:
         """Takes the runs that have begun, topic by topic."""
         while self._runs:
             topic, jobs = self._runs.popitem()
-            taken = self._lanes[topic].take_all(jobs)
+            taken = self._lanes[topic].take_all(jobs, explain_later=self._takes_letters)
             self._judge(taken.letters)
-            self._ratio.add(taken.counts.records, len(taken.letters))
+            self._ratio.add(taken.counts.records, taken.refused)
             self._batch.add(taken)
         self._dedup.took()
 
@@ -418,8 +421,7 @@ class Flow:
 
     def _judge(self, letters: list[DeadLetter]) -> None:
         """Stops at the first reject when there is no place for it."""
-        policy = self._config.dead_letters
-        if letters and policy.on_reject != "drop" and (policy.on_reject == "stop" or not policy.topic):
+        if letters and not self._takes_letters:
             raise RejectLimitExceeded(no_place_for(letters[0]))
 
     def _end(self, end: PartitionEnd) -> None:

@@ -8,7 +8,7 @@ rows, claims and rejects, in the same order.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -134,14 +134,12 @@ class _Part(native.Part):
 
     def keep_refused(self) -> None:
         """Before the records are let go of: what is refused is kept for its letter."""
-        for index in (*self._unexplained(), *(index for index, _ in self.rejects)):
-            self.kept[index] = _record_at(self.records, self.first + index)
-
-    def _unexplained(self) -> Iterator[int]:
         at = -1
         for _ in range(self.unexplained):
             at = self.statuses.index(native.UNEXPLAINED, at + 1)
-            yield at
+            self.kept[at] = _record_at(self.records, self.first + at)
+        for index, _ in self.rejects:
+            self.kept[index] = _record_at(self.records, self.first + index)
 
 
 class Lane:
@@ -173,20 +171,31 @@ class Lane:
         """Decodes, claims and appends the records `[first, cut)` of a run."""
         return self.take_all([Job(records, first, cut, left_out)])
 
-    def take_all(self, jobs: list[Job]) -> Taken:
+    def take_all(self, jobs: list[Job], *, explain_later: bool = False) -> Taken:
         """Takes one run after the other, and the list apart: records are let go of while they are in the processor's cache.
 
         What is the same for all runs is done for all at once. After a run of a thousand records nothing of the Python code is
-        left in that cache, and it costs several times what it does in a row.
+        left in that cache, and it costs several times what it does in a row. So the reasons why records are refused may wait
+        for those of other polls.
         """
         jobs.reverse()
         parts = []
         while jobs:
             parts.append(_Part(jobs.pop(), self._dedup))
         self._by_the_cheaper(parts)
-        if any(part.unexplained for part in parts):
-            self._explain(parts)
-        return self._taken(parts)
+        refused = [part for part in parts if part.unexplained]
+        if refused and not explain_later:
+            self._explain(refused)
+        taken = self._taken(parts)
+        return taken._replace(unexplained=_Unexplained(self, refused)) if refused and explain_later else taken
+
+    def explained(self, parts: Sequence[_Part]) -> tuple[Counts, list[DeadLetter]]:
+        """The letters of what `take_all` has left unexplained of these; those of the rest were returned there."""
+        for part in parts:
+            part.rejects.clear()
+        self._explain(parts)
+        counts = Counts()
+        return counts, [letter for part in parts for letter in self._letters_of(part, counts)]
 
     def _taken(self, parts: Sequence[_Part]) -> Taken:
         counts = Counts()
@@ -264,7 +273,7 @@ class Lane:
 
     def _explain(self, parts: Sequence[_Part]) -> None:
         """Asks msgspec, and the columns, why they refuse what the native lane is sure that they do: of all runs at once."""
-        wanted = [(part, index) for part in parts for index in part.kept if part.statuses[index] == native.UNEXPLAINED]
+        wanted = _unexplained(parts)
         rows, rejects, filtered = self._decoder.decode([part.kept[index].value for part, index in wanted])
         for number, reject in rejects:
             part, index = wanted[number]
@@ -336,6 +345,23 @@ class Lane:
             reject=reject,
             contract=self._contract_name,
         )
+
+
+class _Unexplained:
+    """See `batch.Unexplained`."""
+
+    def __init__(self, lane: Lane, parts: Sequence[_Part]) -> None:
+        self._lane = lane
+        self._parts = parts
+        self.count = sum(part.unexplained for part in parts)
+        self.nbytes = sum(len(part.kept[index].value or b"") for part, index in _unexplained(parts))
+
+    def explain(self) -> tuple[Counts, list[DeadLetter]]:
+        return self._lane.explained(self._parts)
+
+
+def _unexplained(parts: Sequence[_Part]) -> list[tuple[_Part, int]]:
+    return [(part, index) for part in parts for index in part.kept if part.statuses[index] == native.UNEXPLAINED]
 
 
 def _record_at(records: Records, index: int) -> _Record:
