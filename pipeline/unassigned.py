@@ -34,7 +34,7 @@ class Unassigned:
         self.wanted = self._possible
         self._partitions = frozenset()
 
-    def last(self, found: Set[Partition] | None) -> Set[Partition]:
+    def seen(self, found: Set[Partition] | None) -> Set[Partition]:
         """Takes what one look has found, None while a rebalance is under way. Returns what has been nobody's for too long."""
         now_s = self._clock.monotonic_s()
         self.wanted = found is None or bool(found)

@@ -277,7 +277,7 @@ class Worker:
         except PenstockError as error:
             log.warning("cannot tell whether every partition is assigned: %s", error)
             return
-        if lasting := self._unassigned.last(found):
+        if lasting := self._unassigned.seen(found):
             names = ", ".join(str(partition) for partition in sorted(lasting))
             self._membership.rejoin(f"the group has left partitions to nobody: {names}", rebalance=True)
 

@@ -31,7 +31,7 @@ def test_only_a_static_member_of_a_classic_group_looks(keys: dict[str, str]) -> 
 def test_one_look_is_enough_when_every_partition_is_somebodys() -> None:
     unassigned, _ = looker()
     assert unassigned.wanted
-    assert not unassigned.last(frozenset())
+    assert not unassigned.seen(frozenset())
     assert not unassigned.wanted
     unassigned.joined()
     assert unassigned.wanted
@@ -39,22 +39,22 @@ def test_one_look_is_enough_when_every_partition_is_somebodys() -> None:
 
 def test_a_partition_that_may_be_on_its_way_is_looked_for_again() -> None:
     unassigned, clock = looker()
-    assert not unassigned.last({ONE, TWO})
+    assert not unassigned.seen({ONE, TWO})
     clock.advance(DRAIN_MS / 1000)
-    assert not unassigned.last({ONE, TWO})
+    assert not unassigned.seen({ONE, TWO})
     clock.advance(2 * LOOK_EVERY_S)
-    assert unassigned.last({TWO}) == {TWO}
+    assert unassigned.seen({TWO}) == {TWO}
     assert unassigned.wanted
 
 
 @pytest.mark.parametrize("between", [None, frozenset(), frozenset({TWO})], ids=["rebalance", "none", "another"])
 def test_what_comes_between_two_looks_begins_the_time_anew(between: frozenset[Partition] | None) -> None:
     unassigned, clock = looker()
-    unassigned.last({ONE})
+    unassigned.seen({ONE})
     clock.advance(DRAIN_MS / 1000)
-    assert not unassigned.last(between)
+    assert not unassigned.seen(between)
     assert unassigned.wanted or between == frozenset()
     clock.advance(2 * LOOK_EVERY_S)
-    assert not unassigned.last({ONE})
+    assert not unassigned.seen({ONE})
     clock.advance(DRAIN_MS / 1000 + 2 * LOOK_EVERY_S)
-    assert unassigned.last({ONE}) == {ONE}
+    assert unassigned.seen({ONE}) == {ONE}
