@@ -18,7 +18,7 @@ LOOK_EVERY_S = 5.0
 
 
 class Unassigned:
-    """Not thread-safe. Looks are wanted after each join until one finds nothing, or all is as it should be."""
+    """Not thread-safe. Looks are wanted after each join until one finds nothing."""
 
     def __init__(self, config: Kafka, clock: Clock) -> None:
         self._possible = bool(config.instance_id) and config.group_protocol == "classic"
