@@ -112,6 +112,7 @@ cdef class Reader:
     cdef Py_ssize_t groups_room
     cdef Py_ssize_t groups_count    # in use during one poll, otherwise 0
     cdef Py_ssize_t _fetch(self, Py_ssize_t records_max, int timeout_ms) noexcept nogil
+    cdef Py_ssize_t _gather(self, Py_ssize_t records_max, int timeout_ms) noexcept nogil
     cdef int _look(self, Py_ssize_t count) except -1 nogil
     cdef void _hand_over(self, Py_ssize_t count) noexcept nogil
     cdef Py_ssize_t _group(self, Message *message) except -1 nogil
